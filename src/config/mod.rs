@@ -1,0 +1,226 @@
+//! A node's settings as a tree of parts. A [`Config`] that exists is valid.
+//!
+//! `settings` is the table that defines every setting once; `load` turns text from a file, the
+//! environment and flags into this tree, or into an error that names the key and where it stood.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::types::{ByteSize, ClusterName, NodeName, Weight, Zone};
+
+/// Everything a node is told before it starts.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Section `node`.
+    pub node: NodeConfig,
+    /// Section `cluster`.
+    pub cluster: ClusterConfig,
+    /// Section `security`.
+    pub security: SecurityConfig,
+    /// Section `gossip`.
+    pub gossip: GossipConfig,
+    /// Section `peer`.
+    pub peer: PeerConfig,
+    /// Section `client`.
+    pub client: ClientConfig,
+    /// Section `admin`.
+    pub admin: AdminConfig,
+    /// Section `memory`.
+    pub memory: MemoryConfig,
+    /// Section `log`.
+    pub log: LogConfig,
+}
+
+/// Who this node is.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// `node.name`; the host's name where none is given.
+    pub name: NodeName,
+    /// `node.zone`.
+    pub zone: Option<Zone>,
+    /// `node.weight`.
+    pub weight: Weight,
+    /// `node.threads`: shard threads; 0 = half of the cores, at least one.
+    pub threads: usize,
+    /// `node.data_dir`.
+    pub data_dir: PathBuf,
+}
+
+/// The cluster to form or to join.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    /// `cluster.name`, a cluster fact.
+    pub name: ClusterName,
+    /// `cluster.join`: seeds as `host:port` of their peer addresses, resolved anew at each try.
+    pub join: Vec<String>,
+    /// `serve --form`: form a cluster now if no member answers.
+    pub form: bool,
+    /// `cluster.replicas`, a cluster fact: copies, the owner's included.
+    pub replicas: u8,
+    /// `cluster.acks`.
+    pub acks: Acks,
+    /// `cluster.acks_shortfall`.
+    pub acks_shortfall: AcksShortfall,
+    /// `cluster.virtual_nodes`, a cluster fact.
+    pub virtual_nodes: u16,
+    /// `cluster.ring_grace`, a cluster fact.
+    pub ring_grace: Duration,
+    /// `cluster.tombstone_grace`, a cluster fact.
+    pub tombstone_grace: Duration,
+    /// `cluster.leave_timeout`: how long leaving and pausing may take.
+    pub leave_timeout: Duration,
+}
+
+/// How many nodes of the replica set must have applied a write before it is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Acks {
+    /// The acting node alone.
+    One,
+    /// More than half of the configured copies.
+    Quorum,
+    /// Every configured copy.
+    All,
+}
+
+impl Acks {
+    /// How many of `replicas` configured copies must have applied a write, the acting one included.
+    pub const fn needed(self, replicas: u8) -> u8 {
+        match self {
+            Self::One => 1,
+            Self::Quorum => replicas / 2 + 1,
+            Self::All => replicas,
+        }
+    }
+}
+
+/// What happens to a write when too few members are known beforehand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AcksShortfall {
+    /// Go on with those that are there, and count it.
+    Accept,
+    /// Answer `NOREPLICAS` before writing.
+    Error,
+}
+
+/// Trust between nodes.
+#[derive(Clone, Debug)]
+pub struct SecurityConfig {
+    /// `security.secret_file`.
+    pub secret_file: Option<PathBuf>,
+}
+
+/// The gossip socket.
+#[derive(Clone, Debug)]
+pub struct GossipConfig {
+    /// `gossip.listen`.
+    pub listen: SocketAddr,
+    /// `gossip.advertise`.
+    pub advertise: Option<SocketAddr>,
+    /// `gossip.profile`.
+    pub profile: GossipProfile,
+    /// `gossip.probe_interval`; `None` = the profile's.
+    pub probe_interval: Option<Duration>,
+}
+
+/// A set of gossip timings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GossipProfile {
+    /// Nodes within a millisecond or so.
+    Lan,
+    /// Nodes up to some hundred milliseconds apart.
+    Wan,
+}
+
+/// The QUIC endpoint.
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// `peer.listen`.
+    pub listen: SocketAddr,
+    /// `peer.advertise`.
+    pub advertise: Option<SocketAddr>,
+    /// `peer.call_timeout`: how long a proxied operation may take at one peer.
+    pub call_timeout: Duration,
+    /// `peer.lanes`: threads that dial one peer; 0 = 4 up to 32 members, 1 above.
+    pub lanes: usize,
+    /// `peer.max_mtu`: 0 = discovered, at most 6500.
+    pub max_mtu: u16,
+    /// `peer.disable_gso`.
+    pub disable_gso: bool,
+    /// `peer.sync_rate`: bytes per second that fills and repair may send; 0 = unlimited.
+    pub sync_rate: ByteSize,
+}
+
+/// The ports for clients.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// `client.listen`.
+    pub listen: Vec<SocketAddr>,
+    /// `client.cluster_listen`; empty = the client port + 10000, else any.
+    pub cluster_listen: Vec<SocketAddr>,
+    /// `client.advertise`.
+    pub advertise: Option<SocketAddr>,
+    /// `client.cluster_advertise`.
+    pub cluster_advertise: Option<SocketAddr>,
+    /// `client.op_timeout`: the budget of one command.
+    pub op_timeout: Duration,
+    /// `client.password_file`.
+    pub password_file: Option<PathBuf>,
+    /// `client.max_clients`.
+    pub max_clients: usize,
+    /// `client.idle_timeout`; zero = never.
+    pub idle_timeout: Duration,
+    /// `client.output_buffer_limit`: a connection that lets more replies pile up is closed.
+    pub output_buffer_limit: ByteSize,
+    /// `client.max_value_size`.
+    pub max_value_size: ByteSize,
+    /// `client.danger_allow_anonymous`: listen beyond loopback without a password.
+    pub danger_allow_anonymous: bool,
+}
+
+/// The admin interfaces.
+#[derive(Clone, Debug)]
+pub struct AdminConfig {
+    /// `admin.listen`.
+    pub listen: Vec<SocketAddr>,
+    /// `admin.socket`.
+    pub socket: PathBuf,
+}
+
+/// The memory budget.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryConfig {
+    /// `memory.limit` in bytes (a share of the machine's memory is resolved when it is loaded).
+    pub limit: ByteSize,
+    /// `memory.policy`.
+    pub policy: MemoryPolicy,
+}
+
+/// What happens to a write when the memory budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryPolicy {
+    /// Other entries make room.
+    Evict,
+    /// The write is answered `OOM`.
+    Refuse,
+}
+
+/// Logging.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `log.level`: a `tracing` filter such as `info` or `info,chickadee::transport=debug`.
+    pub level: String,
+    /// `log.format`.
+    pub format: LogFormat,
+}
+
+/// The shape of log lines.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text on a terminal, without times where systemd adds them.
+    Auto,
+    /// One line of text an event.
+    Text,
+    /// One JSON object an event.
+    Json,
+}

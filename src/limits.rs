@@ -1,0 +1,27 @@
+//! Every bound, with its reason and its relatives.
+//!
+//! A bound that an operator may want to move is a setting; what stands here is what keeps the
+//! process within its means whatever its settings say.
+
+// --- peers and lanes (facts: transport) -----------------------------------------------------
+
+/// The largest payload that travels in a lane; above it a call has its own stream. The crossover
+/// was measured between 16 and 64 KiB.
+pub const LANE_PAYLOAD_MAX: usize = 32 * 1024;
+
+/// Calls of one lane that may wait for their answer; above it a call is answered *busy*.
+pub const LANE_IN_FLIGHT_MAX: usize = 4096;
+
+/// Bytes that one lane may hold before they are written; above it a call is answered *busy*.
+pub const LANE_QUEUED_MAX: usize = 1024 * 1024;
+
+/// The largest payload of a call, on a stream of its own: a value, its key, and some frame.
+pub const CALL_PAYLOAD_MAX: usize = 520 * 1024 * 1024;
+
+/// The largest message of a bulk stream: one batch of records, or one record with a large value.
+pub const BULK_MESSAGE_MAX: usize = CALL_PAYLOAD_MAX;
+
+/// Messages that wait in each direction of a bulk stream.
+pub const BULK_QUEUE_MAX: usize = 8;
+
+const _: () = assert!(LANE_PAYLOAD_MAX < LANE_QUEUED_MAX);

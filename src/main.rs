@@ -1,0 +1,3 @@
+//! The `chickadee` program.
+
+fn main() {}

@@ -1,0 +1,348 @@
+//! The catalog of metrics: the only place that names one.
+//!
+//! A family is a struct of handles that one part of the node holds; observing is one line at the
+//! place where the thing happens. Each node builds its own recorder, so that several nodes live in
+//! one process. Series with the label `peer` are rendered from the member table by `admin`, because
+//! a recorder cannot forget a departed peer.
+
+use metrics::{Counter, Gauge, Key, KeyName, Level, Metadata, Recorder, SharedString, Unit};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+
+/// What a metric is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Only grows.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+}
+
+/// A row of the catalog: one series of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The metric's name.
+    pub name: &'static str,
+    /// Counter or gauge.
+    pub kind: Kind,
+    /// The series' labels, from closed sets.
+    pub labels: &'static [(&'static str, &'static str)],
+    /// One sentence for `HELP`.
+    pub help: &'static str,
+}
+
+macro_rules! kind {
+    (Counter) => {
+        Kind::Counter
+    };
+    (Gauge) => {
+        Kind::Gauge
+    };
+}
+
+macro_rules! family {
+    ($(#[$doc:meta])* $name:ident {
+        $($help:literal $field:ident: $kind:ident = $metric:literal
+            $({$($label:ident = $value:literal),+})?;)+
+    }) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug)]
+        pub struct $name {
+            $(#[doc = $help] pub $field: $kind,)+
+        }
+
+        impl $name {
+            /// The rows of this family.
+            pub const ROWS: &'static [Row] = &[$(Row {
+                name: $metric,
+                kind: kind!($kind),
+                labels: &[$($((stringify!($label), $value)),+)?],
+                help: $help,
+            }),+];
+
+            /// Handles that go nowhere, for tests of a part alone.
+            pub fn unregistered() -> Self {
+                Self { $($field: $kind::noop(),)+ }
+            }
+
+            fn register(recorder: &PrometheusRecorder) -> Self {
+                let mut rows = Self::ROWS.iter();
+                let mut next = || rows.next().expect("a family has one row for each field");
+                Self { $($field: $kind::registered(recorder, next()),)+ }
+            }
+        }
+    };
+}
+
+/// How a handle is made from a row.
+trait Handle: Sized {
+    fn registered(recorder: &PrometheusRecorder, row: &Row) -> Self;
+}
+
+const METADATA: Metadata<'static> = Metadata::new(module_path!(), Level::INFO, None);
+
+fn key(row: &Row) -> Key {
+    let labels: Vec<metrics::Label> = row.labels.iter().map(metrics::Label::from).collect();
+    Key::from_parts(row.name, labels)
+}
+
+impl Handle for Counter {
+    fn registered(recorder: &PrometheusRecorder, row: &Row) -> Self {
+        let (name, help) = (KeyName::from_const_str(row.name), SharedString::const_str(row.help));
+        recorder.describe_counter(name, None::<Unit>, help);
+        recorder.register_counter(&key(row), &METADATA)
+    }
+}
+
+impl Handle for Gauge {
+    fn registered(recorder: &PrometheusRecorder, row: &Row) -> Self {
+        let (name, help) = (KeyName::from_const_str(row.name), SharedString::const_str(row.help));
+        recorder.describe_gauge(name, None::<Unit>, help);
+        recorder.register_gauge(&key(row), &METADATA)
+    }
+}
+
+family! {
+    /// SWIM and gossip.
+    GossipMetrics {
+        "Probes answered by the member itself." probe_ack: Counter
+            = "chickadee_swim_probes_total" {result = "ack"};
+        "Probes answered by the fallback over QUIC." probe_fallback: Counter
+            = "chickadee_swim_probes_total" {result = "fallback_ack"};
+        "Probes that ended without an answer." probe_fail: Counter
+            = "chickadee_swim_probes_total" {result = "fail"};
+        "Local health of this node as a prober (Lifeguard): 0 is well, 7 is worst."
+            health_score: Gauge = "chickadee_swim_health_score";
+        "Suspicions of itself that this node refuted." refutations: Counter
+            = "chickadee_swim_refutations_total";
+        "Gossip datagrams sent." packets_sent: Counter
+            = "chickadee_gossip_packets_total" {direction = "sent"};
+        "Gossip datagrams received." packets_received: Counter
+            = "chickadee_gossip_packets_total" {direction = "received"};
+        "Gossip bytes sent." bytes_sent: Counter
+            = "chickadee_gossip_bytes_total" {direction = "sent"};
+        "Gossip bytes received." bytes_received: Counter
+            = "chickadee_gossip_bytes_total" {direction = "received"};
+        "Datagrams that did not open with any key." rejected_sealed: Counter
+            = "chickadee_gossip_packets_rejected_total" {reason = "aead"};
+        "Datagrams that were seen before." rejected_replay: Counter
+            = "chickadee_gossip_packets_rejected_total" {reason = "replay"};
+        "Datagrams of an unknown version." rejected_version: Counter
+            = "chickadee_gossip_packets_rejected_total" {reason = "version"};
+        "Datagrams that opened but were not understood." rejected_malformed: Counter
+            = "chickadee_gossip_packets_rejected_total" {reason = "malformed"};
+        "Datagrams larger than any we send." rejected_oversize: Counter
+            = "chickadee_gossip_packets_rejected_total" {reason = "oversize"};
+        "Push-pulls of the full member state that ended well." push_pulls: Counter
+            = "chickadee_push_pulls_total" {result = "ok"};
+        "Push-pulls of the full member state that failed." push_pulls_failed: Counter
+            = "chickadee_push_pulls_total" {result = "failed"};
+        "Joins that ended well." joins: Counter = "chickadee_join_attempts_total" {result = "ok"};
+        "Joins that failed or were refused." joins_failed: Counter
+            = "chickadee_join_attempts_total" {result = "failed"};
+    }
+}
+
+family! {
+    /// Members and placement as this node sees them.
+    ViewMetrics {
+        "Members by state." alive: Gauge = "chickadee_members" {state = "alive"};
+        "Members by state." suspect: Gauge = "chickadee_members" {state = "suspect"};
+        "Members by state." dead: Gauge = "chickadee_members" {state = "dead"};
+        "Members by state." left: Gauge = "chickadee_members" {state = "left"};
+        "Nodes on the ring." ring_nodes: Gauge = "chickadee_ring_nodes";
+        "Changes of the placement." ring_changes: Counter = "chickadee_ring_changes_total";
+        "Slots of which this node is owner." owned: Gauge = "chickadee_slots" {role = "owner"};
+        "Slots of which this node is replica." replica: Gauge
+            = "chickadee_slots" {role = "replica"};
+        "Slots for which this node acts." acting: Gauge = "chickadee_slots_acting";
+        "Slots with two copies in one zone." sharing_zone: Gauge
+            = "chickadee_slots_sharing_zone";
+        "Slots this node acts for with fewer complete copies than configured."
+            under_replicated: Gauge = "chickadee_slots_under_replicated";
+        "1 when the node is ready." ready: Gauge = "chickadee_ready";
+    }
+}
+
+family! {
+    /// The store.
+    StoreMetrics {
+        "Live keys, expired ones that were not swept yet included." keys: Gauge = "chickadee_keys";
+        "Tombstones." tombstones: Gauge = "chickadee_tombstones";
+        "Bytes charged to the memory budget." used_bytes: Gauge = "chickadee_memory_used_bytes";
+        "The memory budget." limit_bytes: Gauge = "chickadee_memory_limit_bytes";
+        "Reads that found a live value." hits: Counter = "chickadee_reads_total" {result = "hit"};
+        "Reads that found nothing live." misses: Counter
+            = "chickadee_reads_total" {result = "miss"};
+        "Writes by clients, at the acting node." writes_client: Counter
+            = "chickadee_writes_total" {origin = "client"};
+        "Writes merged from the acting node." writes_replica: Counter
+            = "chickadee_writes_total" {origin = "replica"};
+        "Writes merged from a fill." writes_sync: Counter
+            = "chickadee_writes_total" {origin = "sync"};
+        "Writes merged from a compare." writes_repair: Counter
+            = "chickadee_writes_total" {origin = "repair"};
+        "Entries evicted to make room." evicted_memory: Counter
+            = "chickadee_evictions_total" {reason = "memory"};
+        "Replica entries dropped because the acting node evicted them." evicted_notice: Counter
+            = "chickadee_evictions_total" {reason = "notice"};
+        "Entries that expired and were removed." expired: Counter = "chickadee_expired_total";
+        "Writes refused because the memory budget was used up." refused: Counter
+            = "chickadee_writes_refused_total";
+        "Merged records that were older than what was stored." superseded: Counter
+            = "chickadee_writes_superseded_total";
+        "How far the hybrid clock is ahead of the wall clock." clock_drift: Gauge
+            = "chickadee_clock_drift_seconds";
+    }
+}
+
+family! {
+    /// Clients and their commands.
+    ServerMetrics {
+        "Connections of plain clients." clients_plain: Gauge
+            = "chickadee_clients" {kind = "plain"};
+        "Connections of cluster clients." clients_cluster: Gauge
+            = "chickadee_clients" {kind = "cluster"};
+        "Client connections accepted." connections: Counter
+            = "chickadee_client_connections_total";
+        "Connections refused at the limit." rejected_limit: Counter
+            = "chickadee_client_rejections_total" {reason = "limit"};
+        "Failed logins." rejected_auth: Counter
+            = "chickadee_client_rejections_total" {reason = "auth"};
+        "Connections closed for breaking the protocol." rejected_protocol: Counter
+            = "chickadee_client_rejections_total" {reason = "protocol"};
+        "Connections closed for being idle." rejected_idle: Counter
+            = "chickadee_client_rejections_total" {reason = "idle"};
+        "Connections closed for not reading replies." rejected_output: Counter
+            = "chickadee_client_rejections_total" {reason = "output_buffer"};
+        "Bytes from clients." bytes_received: Counter
+            = "chickadee_client_bytes_total" {direction = "received"};
+        "Bytes to clients." bytes_sent: Counter
+            = "chickadee_client_bytes_total" {direction = "sent"};
+    }
+}
+
+family! {
+    /// Operations that cross nodes, ownership, replication and movement.
+    ClusterMetrics {
+        "Proxied operations that were answered." proxied_ok: Counter
+            = "chickadee_proxied_requests_total" {result = "ok"};
+        "Proxied operations that went on to another node." proxied_retried: Counter
+            = "chickadee_proxied_requests_total" {result = "retried"};
+        "Proxied operations that failed for good." proxied_failed: Counter
+            = "chickadee_proxied_requests_total" {result = "failed"};
+        "Replicated records that were applied." replicated_applied: Counter
+            = "chickadee_replication_ops_total" {result = "applied"};
+        "Replicated records that a peer missed; their slots are dirty." replicated_missed: Counter
+            = "chickadee_replication_ops_total" {result = "missed"};
+        "Replicated records refused because another node acts." replicated_deposed: Counter
+            = "chickadee_replication_ops_total" {result = "deposed"};
+        "Writes acknowledged with fewer copies than asked for." shortfalls: Counter
+            = "chickadee_write_acks_missed_total";
+        "Writes whose outcome is not known." outcome_unknown: Counter
+            = "chickadee_outcome_unknown_total";
+        "Slots taken over by Release." handovers: Counter
+            = "chickadee_handovers_total" {result = "taken"};
+        "Slots released to another node." handovers_given: Counter
+            = "chickadee_handovers_total" {result = "released"};
+        "Slots taken over from a dead node." handovers_death: Counter
+            = "chickadee_handovers_total" {result = "death"};
+        "Slots whose last or only copy was declared complete." promoted: Counter
+            = "chickadee_slots_promoted_total";
+        "Share of the slots to be filled that are complete." sync_progress: Gauge
+            = "chickadee_sync_progress_ratio";
+        "Bytes of fills sent." sync_bytes_sent: Counter
+            = "chickadee_sync_bytes_total" {direction = "sent"};
+        "Bytes of fills received." sync_bytes_received: Counter
+            = "chickadee_sync_bytes_total" {direction = "received"};
+        "Records of fills sent." sync_keys_sent: Counter
+            = "chickadee_sync_keys_total" {direction = "sent"};
+        "Records of fills received." sync_keys_received: Counter
+            = "chickadee_sync_keys_total" {direction = "received"};
+        "Records that a compare fetched from a holder." repaired_pulled: Counter
+            = "chickadee_antientropy_keys_repaired_total" {direction = "pulled"};
+        "Records that a compare sent to a holder." repaired_pushed: Counter
+            = "chickadee_antientropy_keys_repaired_total" {direction = "pushed"};
+    }
+}
+
+family! {
+    /// QUIC.
+    TransportMetrics {
+        "Open QUIC connections, both directions." connections: Gauge
+            = "chickadee_quic_connections";
+        "Handshakes that ended well." handshakes_ok: Counter
+            = "chickadee_quic_handshakes_total" {result = "ok"};
+        "Handshakes refused for trust or protocol." handshakes_refused: Counter
+            = "chickadee_quic_handshakes_total" {result = "refused"};
+        "Handshakes that did not end in time." handshakes_timeout: Counter
+            = "chickadee_quic_handshakes_total" {result = "timeout"};
+        "QUIC packets lost." lost_packets: Counter = "chickadee_quic_lost_packets_total";
+        "Calls answered busy because a lane was full." busy: Counter
+            = "chickadee_lane_busy_total";
+        "Calls that had no answer in time." timeouts: Counter = "chickadee_lane_timeouts_total";
+        "Calls waiting for an answer." in_flight: Gauge = "chickadee_lane_in_flight";
+        "Bytes waiting in lanes." queued_bytes: Gauge = "chickadee_lane_queued_bytes";
+        "Size of the peer socket's receive buffer." receive_buffer: Gauge
+            = "chickadee_udp_receive_buffer_bytes";
+    }
+}
+
+/// Every handle of one node.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// SWIM and gossip.
+    pub gossip: GossipMetrics,
+    /// Members and placement.
+    pub view: ViewMetrics,
+    /// The store.
+    pub store: StoreMetrics,
+    /// Clients.
+    pub server: ServerMetrics,
+    /// Cluster operations.
+    pub cluster: ClusterMetrics,
+    /// QUIC.
+    pub transport: TransportMetrics,
+}
+
+impl Metrics {
+    /// Registers every metric on a recorder of this node's own; the handle renders them.
+    pub fn new() -> (Self, PrometheusHandle) {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let handle = recorder.handle();
+        let metrics = Self {
+            gossip: GossipMetrics::register(&recorder),
+            view: ViewMetrics::register(&recorder),
+            store: StoreMetrics::register(&recorder),
+            server: ServerMetrics::register(&recorder),
+            cluster: ClusterMetrics::register(&recorder),
+            transport: TransportMetrics::register(&recorder),
+        };
+        (metrics, handle)
+    }
+
+    /// Handles that go nowhere.
+    pub fn unregistered() -> Self {
+        Self {
+            gossip: GossipMetrics::unregistered(),
+            view: ViewMetrics::unregistered(),
+            store: StoreMetrics::unregistered(),
+            server: ServerMetrics::unregistered(),
+            cluster: ClusterMetrics::unregistered(),
+            transport: TransportMetrics::unregistered(),
+        }
+    }
+
+    /// Every row of the catalog.
+    pub fn rows() -> impl Iterator<Item = &'static Row> {
+        [
+            GossipMetrics::ROWS,
+            ViewMetrics::ROWS,
+            StoreMetrics::ROWS,
+            ServerMetrics::ROWS,
+            ClusterMetrics::ROWS,
+            TransportMetrics::ROWS,
+        ]
+        .into_iter()
+        .flatten()
+    }
+}

@@ -1,0 +1,166 @@
+//! Tasks with a name and an owner, and latches that parts hold until they are ready.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tracing::error;
+
+/// A boxed future that may be sent between threads.
+pub type BoxFuture<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Tasks that start and stop together. Clones share the group.
+#[derive(Clone, Debug)]
+pub struct TaskGroup {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    stop: watch::Sender<bool>,
+    tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+}
+
+/// How many finished handles may lie in a group before they are swept out.
+const SWEEP_ABOVE: usize = 256;
+
+impl TaskGroup {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self { inner: Arc::new(Inner { stop: watch::Sender::new(false), tasks: Mutex::default() }) }
+    }
+
+    /// Runs `future` as a task of the group on the current runtime.
+    pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
+        let handle = spawn(name, future);
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        if tasks.len() >= SWEEP_ABOVE {
+            tasks.retain(|(_, task)| !task.is_finished());
+        }
+        tasks.push((name, handle));
+    }
+
+    /// A signal that fires when the group is told to stop.
+    pub fn stop_signal(&self) -> Stop {
+        Stop(self.inner.stop.subscribe())
+    }
+
+    /// Tells every task to stop; returns at once.
+    pub fn stop(&self) {
+        self.inner.stop.send_replace(true);
+    }
+
+    /// Tells every task to stop and waits for them, at most `grace`; the rest is aborted and named
+    /// in the log.
+    pub async fn stop_and_join(&self, grace: Duration) {
+        self.stop();
+        let tasks = {
+            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::take(&mut *tasks)
+        };
+        let deadline = tokio::time::sleep(grace);
+        tokio::pin!(deadline);
+        for (name, mut task) in tasks {
+            tokio::select! {
+                biased;
+                _ = &mut task => {}
+                () = &mut deadline => {
+                    if !task.is_finished() {
+                        tracing::warn!(task = name, "task did not stop in time and was aborted");
+                        task.abort();
+                    }
+                }
+            }
+        }
+    }
+
+    /// Aborts every task at once: a crash, as the simulator needs it.
+    pub fn abort(&self) {
+        self.stop();
+        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        for (_, task) in tasks.drain(..) {
+            task.abort();
+        }
+    }
+}
+
+impl Default for TaskGroup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Fires once its [`TaskGroup`] is told to stop.
+#[derive(Clone, Debug)]
+pub struct Stop(watch::Receiver<bool>);
+
+impl Stop {
+    /// Whether the group was told to stop.
+    pub fn is_stopped(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until the group is told to stop, or is gone.
+    pub async fn stopped(&mut self) {
+        let _gone_counts_as_stopped = self.0.wait_for(|stopped| *stopped).await;
+    }
+}
+
+/// Runs `future` as a named task of the current runtime.
+///
+/// A panic in it is logged with the task's name; with `panic = "abort"` it ends the process.
+#[expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
+pub fn spawn(
+    name: &'static str,
+    future: impl Future<Output = ()> + Send + 'static,
+) -> JoinHandle<()> {
+    struct Named(&'static str);
+    impl Drop for Named {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                error!(task = self.0, "task panicked");
+            }
+        }
+    }
+    tokio::spawn(async move {
+        let _named = Named(name);
+        future.await;
+    })
+}
+
+/// A condition that becomes true once and stays so; many may wait for it.
+#[derive(Clone, Debug)]
+pub struct Latch(Arc<watch::Sender<bool>>);
+
+impl Latch {
+    /// A closed latch.
+    pub fn new() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+
+    /// Opens the latch for good.
+    pub fn open(&self) {
+        self.0.send_replace(true);
+    }
+
+    /// Whether it is open.
+    pub fn is_open(&self) -> bool {
+        *self.0.borrow()
+    }
+
+    /// Waits until it is open.
+    pub async fn opened(&self) {
+        let mut receiver = self.0.subscribe();
+        let _sender_lives_in_self = receiver.wait_for(|open| *open).await;
+    }
+}
+
+impl Default for Latch {
+    fn default() -> Self {
+        Self::new()
+    }
+}
