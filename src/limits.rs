@@ -25,3 +25,9 @@ pub const BULK_MESSAGE_MAX: usize = CALL_PAYLOAD_MAX;
 pub const BULK_QUEUE_MAX: usize = 8;
 
 const _: () = assert!(LANE_PAYLOAD_MAX < LANE_QUEUED_MAX);
+
+// --- ring -----------------------------------------------------------------------------------
+
+/// Points on the ring at most, over all members and weights: 16 MiB of tokens. Where weights and
+/// `virtual_nodes` ask for more, every member gets fewer points per unit of weight.
+pub const RING_TOKENS_MAX: u32 = 1 << 20;
