@@ -31,3 +31,18 @@ const _: () = assert!(LANE_PAYLOAD_MAX < LANE_QUEUED_MAX);
 /// Points on the ring at most, over all members and weights: 16 MiB of tokens. Where weights and
 /// `virtual_nodes` ask for more, every member gets fewer points per unit of weight.
 pub const RING_TOKENS_MAX: u32 = 1 << 20;
+
+// --- store ----------------------------------------------------------------------------------
+
+/// Shards of a store: 64 locks are enough that threads seldom meet, and more of them cost memory.
+pub const STORE_SHARDS_MAX: usize = 64;
+
+/// Entries of one part of a slot: what a hash table of 4,096 buckets holds. The longest stretch
+/// that a sweep, a page of a scan or a split works on under one lock.
+pub const STORE_PART_MAX: usize = 3584;
+
+/// Entries that the eviction spares in a row before it takes one whatever its uses.
+pub const STORE_SPARED_MAX: usize = 64;
+
+/// Evictions at one write towards the soft limit; the limit itself is always kept.
+pub const STORE_EVICT_STEP: usize = 16;

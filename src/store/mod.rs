@@ -1,1 +1,216 @@
-//! (store)
+//! The local store: what one node holds, in memory and under a byte budget.
+//!
+//! ```text
+//!   Store ─┬─ shard 0   one lock ─┬─ slot 0    header │ entries by key hash
+//!          ├─ shard 1             ├─ slot 64   header │ entries
+//!          ⋮                      ⋮
+//!          └─ budget    one number of bytes for all shards
+//! ```
+//!
+//! A slot belongs to the shard with its number modulo the number of shards. Whoever wants to read
+//! or write locks the shard, does one thing, and lets go: nothing here waits, calls out to a peer
+//! or reads a clock (`now` is an argument). What the store holds are *entries*; what goes in and
+//! out are *records*, with their versions and tombstones; whether a write is allowed is the cluster
+//! layer's business, which keeps its facts about a slot in the slot's header, under the same lock.
+//!
+//! Invariants, checked against a model by the tests: the header's sums (keys, tombstones, digest)
+//! are those of the entries; every byte that grows with the data is charged; the bytes charged
+//! never pass the limit as long as room is asked for before a write.
+
+mod budget;
+mod cursor;
+mod digest;
+mod entry;
+mod evict;
+mod expire;
+mod gone;
+mod header;
+mod shard;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use std::ops::{Deref, DerefMut};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::limits::STORE_SHARDS_MAX;
+use crate::types::{ByteSize, Db, SLOTS, Slot};
+use budget::Budget;
+use digest::Seeds;
+
+pub use entry::EntryRef;
+pub use gone::{Evictable, Gone, OnGone, Remains};
+pub use header::SlotHeader;
+pub use shard::{Merged, Shard};
+
+/// What a store is told when it is made.
+#[derive(Clone, Copy, Debug)]
+pub struct StoreOptions {
+    /// Number of shards: a power of two up to 64; anything else is rounded up or cut.
+    pub shards: usize,
+    /// The byte budget.
+    pub limit: ByteSize,
+    /// What happens when it is used up.
+    pub policy: Policy,
+    /// Seed of the digests; equal on all nodes of a cluster.
+    pub digest_seed: u64,
+    /// Seed of the key hashes; equal on all nodes of a cluster.
+    pub hash_seed: u64,
+}
+
+/// What happens to a write when the byte budget is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Policy {
+    /// Other entries make room.
+    Evict,
+    /// There is no room.
+    Refuse,
+}
+
+/// Which slots a shard has.
+#[derive(Clone, Copy, Debug)]
+struct ShardPlace {
+    index: usize,
+    /// Binary logarithm of the number of shards.
+    shift: u32,
+}
+
+impl ShardPlace {
+    const fn slots(self) -> usize {
+        SLOTS as usize >> self.shift
+    }
+
+    const fn has(self, slot: Slot) -> bool {
+        slot.index() & ((1 << self.shift) - 1) == self.index
+    }
+
+    const fn local(self, slot: Slot) -> usize {
+        slot.index() >> self.shift
+    }
+
+    fn slot(self, local: usize) -> Slot {
+        Slot::from_hash(u16::try_from(local << self.shift | self.index).unwrap_or_default())
+    }
+}
+
+/// The store of one node.
+pub struct Store {
+    shards: Box<[Mutex<Shard>]>,
+    budget: Arc<Budget>,
+    seeds: Seeds,
+}
+
+impl Store {
+    /// An empty store: no slot is complete, none is acted for. Takes about 5 MiB.
+    pub fn new(options: StoreOptions) -> Self {
+        let count = options.shards.clamp(1, STORE_SHARDS_MAX).next_power_of_two();
+        let evicts = options.policy == Policy::Evict;
+        let budget = Arc::new(Budget::new(options.limit.0, evicts, count));
+        let seeds = Seeds { hash: options.hash_seed, digest: options.digest_seed };
+        let shift = count.trailing_zeros();
+        let shard = |index| {
+            let place = ShardPlace { index, shift };
+            Mutex::new(Shard::new(place, seeds, options.policy, Arc::clone(&budget)))
+        };
+        Self { shards: (0..count).map(shard).collect(), budget, seeds }
+    }
+
+    /// The number of shards.
+    pub const fn shards(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// The shard of a slot.
+    pub const fn shard_index(&self, slot: Slot) -> usize {
+        slot.index() % self.shards.len()
+    }
+
+    /// Locks the shard of a slot.
+    pub fn lock(&self, slot: Slot) -> ShardGuard<'_> {
+        self.lock_shard(self.shard_index(slot))
+    }
+
+    /// Locks the shard of this number, taken modulo the number of shards.
+    pub fn lock_shard(&self, index: usize) -> ShardGuard<'_> {
+        let shard = self.shards[index % self.shards.len()].lock();
+        // A panic ends the process, but in a test that expects one the store must go on.
+        ShardGuard(shard.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The hash by which a stored key is found and ordered: the same at every node. The number of
+    /// the database is in the upper four bits.
+    pub fn key_hash(&self, stored_key: &[u8]) -> u64 {
+        self.seeds.key_hash(stored_key)
+    }
+
+    /// The range of key hashes of a database, both ends included.
+    pub const fn hashes_of(db: Db) -> (u64, u64) {
+        digest::hashes_of(db)
+    }
+
+    /// Bytes that the shards must give up together, because they are over their part of the budget
+    /// or because [`Shard::make_room`] failed for one that could not do so alone.
+    pub fn pressure(&self) -> u64 {
+        self.budget.pressure()
+    }
+
+    /// Sums over all shards, each locked for a moment.
+    pub fn totals(&self) -> Totals {
+        let mut totals = Totals { limit_bytes: self.budget.limit(), ..Totals::default() };
+        for index in 0..self.shards() {
+            let shard = self.lock_shard(index);
+            totals.used_bytes += shard.used() as u64;
+            for (_, header) in shard.headers() {
+                header.add_to(&mut totals);
+            }
+        }
+        totals
+    }
+}
+
+/// A locked shard.
+pub struct ShardGuard<'a>(MutexGuard<'a, Shard>);
+
+impl Deref for ShardGuard<'_> {
+    type Target = Shard;
+
+    fn deref(&self) -> &Shard {
+        &self.0
+    }
+}
+
+impl DerefMut for ShardGuard<'_> {
+    fn deref_mut(&mut self) -> &mut Shard {
+        &mut self.0
+    }
+}
+
+impl Drop for ShardGuard<'_> {
+    fn drop(&mut self) {
+        self.0.give_back_reservation();
+    }
+}
+
+/// What a store holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Values, expired ones that were not removed yet included.
+    pub keys: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// Bytes charged.
+    pub used_bytes: u64,
+    /// The budget.
+    pub limit_bytes: u64,
+    /// By database.
+    pub dbs: [DbTotals; Db::COUNT as usize],
+}
+
+/// What a store holds in one database.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DbTotals {
+    /// Values, expired ones that were not removed yet included.
+    pub keys: u64,
+    /// Values with an expiry.
+    pub expiring: u64,
+}

@@ -1,0 +1,179 @@
+//! The header of a slot: what a node knows about the slot itself.
+//!
+//! The first half are facts that the cluster layer keeps here because they must be read and changed
+//! under the same lock as the data: who is complete, who acts, under which term, who receives. The
+//! second half are sums over the data (counts, digest) and floors, kept by the store alone.
+
+use smallvec::SmallVec;
+
+use super::Totals;
+use super::digest::Share;
+use crate::types::{Db, NodeId, Term, Version};
+
+/// Facts about one slot at one node, and sums over its data.
+#[derive(Clone, Debug, Default)]
+pub struct SlotHeader {
+    /// This node has every record of the slot, by its own word.
+    pub complete: bool,
+    /// This node holds the acting bit.
+    pub acting: bool,
+    /// The highest term seen for this slot; the own one while acting.
+    pub term: Term,
+    /// Who took the acting bit from this node, or is known to hold it.
+    pub successor: Option<NodeId>,
+    /// Nodes that are filling the slot from here: every write goes to them too.
+    pub receivers: Vec<NodeId>,
+    /// For each other holder the clock up to which it was proved equal.
+    pub marks: Vec<(NodeId, u64)>,
+    /// The clock up to which this node's own copy is proved equal to the acting node's.
+    pub as_of: u64,
+    floors: Floors,
+    sums: SmallVec<[(Db, Sums); 1]>,
+}
+
+/// Versions at or below which nothing exists.
+#[derive(Clone, Debug, Default)]
+struct Floors {
+    all: Version,
+    dbs: Vec<(Db, Version)>,
+}
+
+/// Sums over the entries of one database in one slot.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Sums {
+    keys: u32,
+    expiring: u32,
+    tombstones: u32,
+    digest: u64,
+    /// At least the highest version there is; removals do not lower it.
+    newest: Version,
+}
+
+impl SlotHeader {
+    /// XOR over the hashes of all values, expired ones that were not removed yet included.
+    pub fn digest(&self) -> u64 {
+        self.sums.iter().fold(0, |digest, (_, sums)| digest ^ sums.digest)
+    }
+
+    /// Values in all databases, expired ones that were not removed yet included.
+    pub fn keys(&self) -> u32 {
+        self.sums.iter().map(|(_, sums)| sums.keys).sum()
+    }
+
+    /// Values in one database, expired ones that were not removed yet included.
+    pub fn keys_in(&self, db: Db) -> u32 {
+        self.sums_of(db).keys
+    }
+
+    /// Values with an expiry in one database.
+    pub fn expiring_in(&self, db: Db) -> u32 {
+        self.sums_of(db).expiring
+    }
+
+    /// Tombstones in all databases.
+    pub fn tombstones(&self) -> u32 {
+        self.sums.iter().map(|(_, sums)| sums.tombstones).sum()
+    }
+
+    /// The version at or below which no key of `db` exists.
+    pub fn floor(&self, db: Db) -> Version {
+        let own = self.floors.dbs.iter().find(|(of, _)| *of == db);
+        own.map_or(self.floors.all, |(_, floor)| self.floors.all.max(*floor))
+    }
+
+    /// Every floor that was set: that of all databases as `None`, then by database.
+    pub fn floors(&self) -> impl Iterator<Item = (Option<Db>, Version)> + '_ {
+        let all = (self.floors.all > Version::ZERO).then_some((None, self.floors.all));
+        all.into_iter().chain(self.floors.dbs.iter().map(|(db, floor)| (Some(*db), *floor)))
+    }
+
+    /// Adds the counts to those of the whole store.
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        for (db, sums) in &self.sums {
+            totals.keys += u64::from(sums.keys);
+            totals.tombstones += u64::from(sums.tombstones);
+            let of_db = &mut totals.dbs[usize::from(db.get())];
+            of_db.keys += u64::from(sums.keys);
+            of_db.expiring += u64::from(sums.expiring);
+        }
+    }
+
+    /// Raises a floor; `false` if it is as high already.
+    pub(super) fn raise_floor(&mut self, db: Option<Db>, floor: Version) -> bool {
+        let Some(db) = db else {
+            let raised = floor > self.floors.all;
+            self.floors.all = self.floors.all.max(floor);
+            self.floors.dbs.retain(|(_, own)| *own > floor);
+            return raised;
+        };
+        if floor <= self.floor(db) {
+            return false;
+        }
+        match self.floors.dbs.binary_search_by_key(&db, |(of, _)| *of) {
+            Ok(index) => self.floors.dbs[index].1 = floor,
+            Err(index) => self.floors.dbs.insert(index, (db, floor)),
+        }
+        true
+    }
+
+    /// Takes an entry into the sums.
+    pub(super) fn add(&mut self, share: &Share) {
+        let sums = self.sums_mut(share.db);
+        sums.digest ^= share.digest;
+        sums.newest = sums.newest.max(share.version);
+        if share.tombstone {
+            sums.tombstones += 1;
+        } else {
+            sums.keys += 1;
+            sums.expiring += u32::from(share.expiring);
+        }
+    }
+
+    /// Takes an entry out of the sums.
+    pub(super) fn subtract(&mut self, share: &Share) {
+        let sums = self.sums_mut(share.db);
+        sums.digest ^= share.digest;
+        if share.tombstone {
+            sums.tombstones -= 1;
+        } else {
+            sums.keys -= 1;
+            sums.expiring -= u32::from(share.expiring);
+        }
+    }
+
+    /// Whether nothing of `db` is above `floor`.
+    pub(super) fn is_covered(&self, db: Db, floor: Version) -> bool {
+        self.sums_of(db).newest <= floor
+    }
+
+    /// The databases that have or had entries since the slot was last empty.
+    pub(super) fn dbs(&self) -> SmallVec<[Db; 16]> {
+        self.sums.iter().map(|(db, _)| *db).collect()
+    }
+
+    /// All entries of one database are gone.
+    pub(super) fn forget_db(&mut self, db: Db) {
+        self.sums.retain(|(of, _)| *of != db);
+    }
+
+    /// All entries and floors are gone.
+    pub(super) fn forget_data(&mut self) {
+        self.sums.clear();
+        self.floors = Floors::default();
+    }
+
+    fn sums_of(&self, db: Db) -> Sums {
+        self.sums.iter().find(|(of, _)| *of == db).map_or_else(Sums::default, |(_, sums)| *sums)
+    }
+
+    fn sums_mut(&mut self, db: Db) -> &mut Sums {
+        let index = match self.sums.iter().position(|(of, _)| *of == db) {
+            Some(index) => index,
+            None => {
+                self.sums.push((db, Sums::default()));
+                self.sums.len() - 1
+            }
+        };
+        &mut self.sums[index].1
+    }
+}
