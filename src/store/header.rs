@@ -167,13 +167,11 @@ impl SlotHeader {
     }
 
     fn sums_mut(&mut self, db: Db) -> &mut Sums {
-        let index = match self.sums.iter().position(|(of, _)| *of == db) {
-            Some(index) => index,
-            None => {
-                self.sums.push((db, Sums::default()));
-                self.sums.len() - 1
-            }
-        };
+        let known = self.sums.iter().position(|(of, _)| *of == db);
+        let index = known.unwrap_or_else(|| {
+            self.sums.push((db, Sums::default()));
+            self.sums.len() - 1
+        });
         &mut self.sums[index].1
     }
 }

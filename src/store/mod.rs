@@ -38,6 +38,7 @@ use crate::types::{ByteSize, Db, SLOTS, Slot};
 use budget::Budget;
 use digest::Seeds;
 
+pub use cursor::Cursor;
 pub use entry::EntryRef;
 pub use gone::{Evictable, Gone, OnGone, Remains};
 pub use header::SlotHeader;
