@@ -14,14 +14,16 @@ use crate::types::{Slot, WallMillis};
 
 impl Shard {
     /// Removes values whose time is over by `now`, looking at about `limit` entries (at most one
-    /// part of a slot more), from where the last call stopped. Returns how many values went; fewer
-    /// entries are looked at when nothing else is due.
+    /// part of a slot more), from where the last call stopped. Returns how many values went, at
+    /// most `limit` of one part: freeing costs more than looking. Nothing is looked at that is not
+    /// due.
     pub fn sweep(&mut self, now: WallMillis, limit: usize, expired: &mut OnGone<'_>) -> usize {
         self.free_garbage();
         let (hand, removed) =
             self.patrol(self.sweep_hand, limit, &mut |seeds, slot, data, index| {
                 let part = data.table.parts().get(index)?;
-                (part.scan_from <= now.0).then(|| data.sweep_part(seeds, slot, index, now, expired))
+                let due = part.scan_from <= now.0;
+                due.then(|| data.sweep_part(seeds, (slot, index), now, limit, expired))
             });
         self.sweep_hand = hand;
         removed
@@ -85,15 +87,16 @@ impl SlotData {
     fn sweep_part(
         &mut self,
         seeds: Seeds,
-        slot: Slot,
-        part: usize,
+        (slot, part): (Slot, usize),
         now: WallMillis,
+        limit: usize,
         expired: &mut OnGone<'_>,
     ) -> usize {
         let header = &mut self.header;
         let mut removed = 0;
         self.table.retain_part(seeds, part, |entry| {
-            if !entry.is_expired(now) {
+            // What is left over keeps the part due.
+            if removed >= limit || !entry.is_expired(now) {
                 return true;
             }
             removed += 1;

@@ -233,10 +233,10 @@ fn run(store: &Store, of: Slot, model: &mut Model, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(96))]
 
     #[test]
-    fn the_store_does_what_its_model_does(steps in proptest::collection::vec(a_step(), 1..200)) {
+    fn the_store_does_what_its_model_does(steps in proptest::collection::vec(a_step(), 1..150)) {
         let store = store(64, 1 << 30, Policy::Evict);
         let of = slot(77);
         let mut model = Model::default();
