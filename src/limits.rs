@@ -46,3 +46,25 @@ pub const STORE_SPARED_MAX: usize = 64;
 
 /// Evictions at one write towards the soft limit; the limit itself is always kept.
 pub const STORE_EVICT_STEP: usize = 16;
+// --- clients' requests and replies ----------------------------------------------------------
+
+/// The longest inline request, and the longest line that announces a length; as in Redis.
+pub const REQUEST_LINE_MAX: usize = 64 * 1024;
+
+/// Arguments of one request. Redis takes two thousand millions; a cache has no use for more than
+/// a million, and each costs 8 bytes before its command is known.
+pub const REQUEST_ARGS_MAX: usize = 1024 * 1024;
+
+/// Bytes of one request, all its arguments together; as in Redis (`client-query-buffer-limit`).
+pub const REQUEST_BYTES_MAX: usize = 1024 * 1024 * 1024;
+
+/// Arguments of a request before a client has authenticated; as in Redis.
+pub const REQUEST_ARGS_MAX_BEFORE_AUTH: usize = 10;
+
+/// The longest argument before a client has authenticated; as in Redis.
+pub const REQUEST_BULK_MAX_BEFORE_AUTH: usize = 16 * 1024;
+
+/// How deep a decoded reply may be nested: CLUSTER SHARDS needs four.
+pub const REPLY_DEPTH_MAX: usize = 32;
+
+const _: () = assert!(REQUEST_BYTES_MAX < u32::MAX as usize);
