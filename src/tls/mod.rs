@@ -1,1 +1,19 @@
-//! (tls)
+//! Trust between nodes: one secret makes the cluster's certificate authority, and every other key.
+//!
+//! ```text
+//! secret file ─► Secret ─HKDF─┬─► CA key (bound to the cluster's name) ─► leaf of this start ─► configs
+//!                             ├─► gossip key       (sealed datagrams)
+//!                             ├─► digest seed      (equal on all nodes)
+//!                             └─► reset and id keys of a node's QUIC port (stable over restarts)
+//! ```
+//!
+//! Whoever has the secret is a member; there is no revocation of a single node. Nothing derived is
+//! ever written to disk, and what is secret is wiped when dropped.
+
+pub mod configs;
+pub mod identity;
+pub mod secret;
+
+pub use configs::{ALPN, ConfigError, describe_alert, quic_client, quic_server};
+pub use identity::{ClusterTrust, IdentityError, NodeCertificate, node_of, seed_server_name};
+pub use secret::{DerivedKey, Secret, SecretError};
