@@ -9,6 +9,8 @@
 //! - A call ends at its budget at the latest.
 //! - [`CallError::is_certain`] says that the peer did certainly not execute it.
 
+pub mod memory;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
