@@ -30,6 +30,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 const LOOPBACK: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
+/// Where peers listen that will be started again: nothing else is given a port there meanwhile.
+const PEER_LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)), 0);
+
 /// Answers by the first byte of the request, and remembers what came.
 #[derive(Default)]
 struct Scripted {
@@ -197,7 +201,7 @@ impl Flock for QuicFlock {
     fn start(&mut self, serve: Arc<dyn Serve>) {
         self.generation += 1;
         let mut options = options(PEER, self.generation, &self.directory);
-        options.listen = self.directory.locate(PEER).unwrap_or(LOOPBACK);
+        options.listen = self.directory.locate(PEER).unwrap_or(PEER_LOOPBACK);
         let (running, address) = run_on_thread(options, serve);
         self.directory.set(PEER, address);
         self.peer = Some(running);
@@ -434,8 +438,8 @@ async fn a_dead_peer_is_disconnected_at_once_and_figures_show_it() {
     let mut flock = QuicFlock::new();
     flock.start(Arc::new(Scripted::default()));
     let peers = flock.caller();
-    peers.call(PEER, Bytes::from_static(b"echo"), PATIENCE).await.unwrap();
     let pending = peers.call(PEER, Bytes::from_static(b"never"), PATIENCE);
+    peers.call(PEER, Bytes::from_static(b"echo"), PATIENCE).await.unwrap();
     let stats = flock.caller.peer_stats();
     assert_eq!(stats.len(), 1);
     assert!(stats[0].node == PEER && stats[0].up && stats[0].rtt.is_some());
@@ -486,5 +490,120 @@ async fn a_port_that_is_taken_and_an_mtu_out_of_range_are_named() {
         let bound = Transport::bind(options);
         assert_eq!(bound.is_ok(), fine, "{mtu}");
         assert!(fine || matches!(bound, Err(TransportError::Mtu(_))));
+    }
+}
+
+#[cfg(feature = "simulation")]
+mod simulated {
+    use std::cell::RefCell;
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::clock::SimulatedClock;
+    use crate::net::simulated::{Fate, set_hook};
+    use crate::types::WallMillis;
+
+    const PEER_PORT: u16 = 7401;
+
+    type Error = Box<dyn std::error::Error>;
+
+    /// A transport of this host; `node` is its generation's seed too.
+    fn bind(node: NodeId, generation: u64) -> Result<Transport, Error> {
+        let directory = Arc::new(Addresses::default());
+        directory.set(PEER, SocketAddr::new(turmoil::lookup("peer"), PEER_PORT));
+        let mut options = options(node, generation, &directory);
+        options.net = Net::Simulated;
+        options.clock = Arc::new(SimulatedClock::new(WallMillis(1_800_000_000_000)));
+        options.listen = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), PEER_PORT);
+        Ok(Transport::bind(options)?)
+    }
+
+    async fn serve(generation: u64) -> Result<(), Error> {
+        let transport = bind(PEER, generation)?;
+        tasks::spawn("acceptor", transport.acceptor().run(Arc::new(Scripted::default())));
+        transport.run().await;
+        Ok(())
+    }
+
+    /// Calls until `count` calls were answered, one after the other; how many were not.
+    async fn answered(peers: &dyn Peers, count: usize) -> usize {
+        let budget = Duration::from_millis(250);
+        let (mut done, mut failed) = (0, 0);
+        while done < count {
+            let request = Bytes::from(format!("e{done}"));
+            match peers.call(PEER, request.clone(), budget).await {
+                Ok(answer) => {
+                    assert_eq!(answer, request);
+                    done += 1;
+                }
+                Err(_) => failed += 1,
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            assert!(failed < 200, "the lane never came up again");
+        }
+        failed
+    }
+
+    /// One run: the peer crashes between calls and comes back, datagrams are lost and doubled.
+    /// When, to where and how long each datagram was.
+    fn run(seed: u64) -> Vec<(Duration, SocketAddr, usize)> {
+        let trace = Rc::new(RefCell::new(Vec::new()));
+        let rng = Randomness::from_seed(seed);
+        let seen = Rc::clone(&trace);
+        set_hook(Some(Box::new(move |to, bytes| {
+            seen.borrow_mut().push((turmoil::elapsed(), to, bytes.len()));
+            match rng.below(100) {
+                0..5 => Fate::Drop,
+                5..8 => Fate::Duplicate,
+                8 => Fate::Replace(bytes.iter().map(|byte| byte ^ 1).collect()),
+                _ => Fate::Deliver,
+            }
+        })));
+        let mut sim = turmoil::Builder::new()
+            .simulation_duration(Duration::from_mins(2))
+            .rng_seed(seed)
+            .build();
+        let starts = Rc::new(RefCell::new(0));
+        sim.host("peer", move || {
+            *starts.borrow_mut() += 1;
+            let generation = *starts.borrow();
+            async move { serve(generation).await }
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        sim.client("caller", async move {
+            let transport = bind(CALLER, 1)?;
+            let peers = transport.peers(0)?;
+            answered(&*peers, 50).await;
+            tell.send(())?;
+            let failed = answered(&*peers, 100).await;
+            assert!(failed > 0, "nobody noticed the crash");
+            transport.close().await;
+            Ok(())
+        });
+        let mut steps_to_bounce = None;
+        while !sim.step().unwrap() {
+            if told.try_recv().is_ok() {
+                sim.crash("peer");
+                steps_to_bounce = Some(1000);
+            }
+            steps_to_bounce = steps_to_bounce.map(|steps: u32| steps.saturating_sub(1));
+            if steps_to_bounce == Some(0) {
+                sim.bounce("peer");
+                steps_to_bounce = None;
+            }
+        }
+        set_hook(None);
+        trace.take()
+    }
+
+    #[test]
+    fn lanes_survive_crashes_and_bad_networks_and_repeat_themselves() {
+        for seed in 1..=3 {
+            let (first, second) = (run(seed), run(seed));
+            assert!(first.len() > 200, "seed {seed}");
+            let differs = first.iter().zip(&second).position(|(a, b)| a != b);
+            assert_eq!(differs, None, "seed {seed}");
+            assert_eq!(first.len(), second.len(), "seed {seed}");
+        }
     }
 }
