@@ -9,7 +9,7 @@
 //! does not retransmit, so that a lost segment would end the stream.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -96,7 +96,8 @@ impl Net {
         match self {
             Self::Os => {
                 let socket = os_udp(address, buffer)?;
-                let receive_buffer = socket2::SockRef::from(&socket).recv_buffer_size()?;
+                let reported = socket2::SockRef::from(&socket).recv_buffer_size()?;
+                let receive_buffer = reported / REPORTED_PER_GRANTED;
                 let socket = quinn::TokioRuntime.wrap_udp_socket(socket)?;
                 Ok(QuicSocket { socket, receive_buffer })
             }
@@ -124,20 +125,13 @@ impl Net {
     }
 }
 
-/// The address from which a socket that listens on `listen` may be dialled out beside it: the same
-/// family and, for loopback, the same interface; any port.
+/// The address from which a node that listens on `listen` dials out: the same one, any port.
 pub const fn outgoing_address(listen: SocketAddr) -> SocketAddr {
-    match listen {
-        SocketAddr::V4(v4) if v4.ip().is_loopback() => {
-            SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0)
-        }
-        SocketAddr::V4(_) => SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0),
-        SocketAddr::V6(v6) if v6.ip().is_loopback() => {
-            SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::LOCALHOST), 0)
-        }
-        SocketAddr::V6(_) => SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 0),
-    }
+    SocketAddr::new(listen.ip(), 0)
 }
+
+/// Linux reports twice what it granted: it counts its own overhead.
+const REPORTED_PER_GRANTED: usize = if cfg!(target_os = "linux") { 2 } else { 1 };
 
 fn os_udp(address: SocketAddr, buffer: usize) -> io::Result<std::net::UdpSocket> {
     let domain = socket2::Domain::for_address(address);
@@ -551,6 +545,8 @@ pub mod simulated {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;

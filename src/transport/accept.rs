@@ -5,8 +5,9 @@
 //!                                  └─► acceptor of thread 1 ─► …
 //! ```
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, Incoming, RecvStream, SendStream};
@@ -21,6 +22,7 @@ use crate::limits::{
     ACCEPT_QUEUE_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, PEER_CONNECTIONS_MAX,
 };
 use crate::peers::{Caller, Serve};
+use crate::types::Instant;
 use crate::wire::hello::{self, Hello, HelloAck, Purpose, Refusal};
 
 /// How long a dialler may take from its first packet to the end of its hello.
@@ -32,11 +34,22 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// How long the one call of an address connection may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Refused peers are logged at most this often.
+const WARN_EVERY: Duration = Duration::from_secs(1);
+
 /// Where incoming connections go.
 #[derive(Default)]
 pub(super) struct Intake {
     threads: Mutex<Threads>,
     handshakes: AtomicUsize,
+    refusals: Mutex<Refusals>,
+}
+
+/// What is needed to write of refused peers, but not of every one: anybody can send packets.
+#[derive(Default)]
+struct Refusals {
+    next_warning: Instant,
+    unmentioned: u64,
 }
 
 #[derive(Default)]
@@ -77,6 +90,21 @@ impl Intake {
         }
     }
 
+    /// Logs a refused peer, with those since the last one that were not logged.
+    fn warn(&self, context: &Context, address: SocketAddr, reason: &str) {
+        let now = context.clock.now();
+        let others = {
+            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
+            if now < refusals.next_warning {
+                refusals.unmentioned += 1;
+                return;
+            }
+            refusals.next_warning = now + WARN_EVERY;
+            std::mem::take(&mut refusals.unmentioned)
+        };
+        tracing::warn!(%address, reason, others, "peer was not accepted");
+    }
+
     fn next_thread(&self) -> Option<mpsc::Sender<Incoming>> {
         let mut threads = self.lock();
         threads.queues.retain(|queue| !queue.is_closed());
@@ -85,7 +113,7 @@ impl Intake {
         threads.queues.get(index).cloned()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Threads> {
+    fn lock(&self) -> MutexGuard<'_, Threads> {
         self.threads.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -104,6 +132,7 @@ impl Acceptor {
         while let Some(incoming) = self.queue.recv().await {
             let handshake = Counted::new(&self.intake);
             let (context, serve) = (Arc::clone(&self.context), Arc::clone(&serve));
+            let intake = Arc::clone(&self.intake);
             self.context.tasks.spawn("peer connection", async move {
                 let address = incoming.remote_address();
                 let arrived = timeout(HANDSHAKE_TIMEOUT, arrive(&context, incoming)).await;
@@ -115,7 +144,7 @@ impl Acceptor {
                     }
                     Ok(Err(reason)) => {
                         context.metrics.handshakes_refused.increment(1);
-                        tracing::warn!(%address, reason, "peer was not accepted");
+                        intake.warn(&context, address, &reason);
                     }
                     Err(_) => {
                         context.metrics.handshakes_timeout.increment(1);

@@ -229,7 +229,10 @@ impl Dialer {
                 Ok(dialled)
             }
             Ok(Err(error)) => {
-                metrics.handshakes_refused.increment(1);
+                match error {
+                    CallError::Refused(_) => metrics.handshakes_refused.increment(1),
+                    _ => metrics.handshakes_timeout.increment(1),
+                }
                 Err(error)
             }
             Err(_) => {

@@ -148,6 +148,9 @@ impl Lane {
             }
             Phase::Up | Phase::Dialling | Phase::Resting { .. } => false,
             Phase::Idle => {
+                if self.context.closed.is_open() {
+                    return Err(stopping());
+                }
                 if self.context.directory.locate(self.node).is_none() {
                     return Err(unknown());
                 }
@@ -547,7 +550,7 @@ impl Drop for Aborted<'_> {
                 state.phase = Phase::Idle;
                 state.take_all()
             };
-            end_all(waiting, in_flight, &CallError::Unreachable("node stops".to_owned()));
+            end_all(waiting, in_flight, &stopping());
         }
     }
 }
@@ -567,6 +570,10 @@ fn end_all(waiting: VecDeque<Waiting>, in_flight: Vec<Waiter>, unsent: &CallErro
 
 fn unknown() -> CallError {
     CallError::Unreachable("address is not known".to_owned())
+}
+
+fn stopping() -> CallError {
+    CallError::Unreachable("node stops".to_owned())
 }
 
 fn unsent() -> CallError {

@@ -158,7 +158,8 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Makes this start's certificate and binds the port, on the current runtime.
+    /// Makes this start's certificate and binds the port, on the current runtime: the one that is
+    /// to carry [`Transport::run`].
     pub fn bind(options: TransportOptions) -> Result<Self, TransportError> {
         let trust = ClusterTrust::derive(&options.secret, &options.cluster)?;
         let certificate = trust.issue(options.own.node, options.clock.wall())?;
@@ -311,7 +312,7 @@ impl PeerStats {
     }
 }
 
-/// Linux clamps socket buffers silently, and counts its own overhead double.
+/// The system clamps socket buffers silently; with small ones QUIC loses packets.
 fn report_buffer(granted: usize, metrics: &TransportMetrics) {
     metrics.receive_buffer.set(as_gauge(granted));
     if granted < crate::limits::UDP_BUFFER {

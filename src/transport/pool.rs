@@ -69,9 +69,6 @@ impl Pool {
 
 impl Peers for Pool {
     fn call(&self, to: NodeId, request: Bytes, budget: Duration) -> Call {
-        if self.context.closed.is_open() {
-            return Call::ready(Err(CallError::Unreachable("node stops".to_owned())));
-        }
         self.lane(to).call(request, budget)
     }
 

@@ -11,7 +11,7 @@ use tokio::sync::oneshot;
 
 use super::{Transport, TransportError, TransportOptions};
 use crate::clock::{Clock, SystemClock};
-use crate::limits::{CALL_PAYLOAD_MAX, LANE_IN_FLIGHT_MAX, LANE_PAYLOAD_MAX};
+use crate::limits::{CALL_PAYLOAD_MAX, LANE_IN_FLIGHT_MAX, LANE_PAYLOAD_MAX, LANE_QUEUED_MAX};
 use crate::metrics::TransportMetrics;
 use crate::net::Net;
 use crate::peers::memory::MemoryNetwork;
@@ -493,6 +493,64 @@ async fn a_port_that_is_taken_and_an_mtu_out_of_range_are_named() {
     }
 }
 
+#[tokio::test]
+async fn what_waits_for_a_connection_is_bounded_in_bytes() {
+    let flock = QuicFlock::new();
+    let nobody = Net::Os.bind_udp(PEER_LOOPBACK, 1 << 16).unwrap();
+    flock.directory.set(PEER, nobody.local_addr().unwrap());
+    let payload: Bytes = vec![0; LANE_PAYLOAD_MAX].into();
+    let budget = Duration::from_millis(100);
+    let fits = LANE_QUEUED_MAX / LANE_PAYLOAD_MAX;
+    let calls: Vec<_> =
+        (0..fits).map(|_| flock.caller().call(PEER, payload.clone(), budget)).collect();
+    let busy = flock.caller().call(PEER, payload.clone(), PATIENCE).await;
+    assert_eq!(busy, Err(CallError::Busy));
+    for call in calls {
+        assert!(call.await.unwrap_err().is_certain());
+    }
+}
+
+#[tokio::test]
+async fn garbage_on_the_port_harms_nobody() {
+    let mut flock = QuicFlock::new();
+    flock.start(Arc::new(Scripted::default()));
+    let noise = Net::Os.bind_udp(LOOPBACK, 1 << 16).unwrap();
+    let rng = Randomness::from_seed(7);
+    for _ in 0..2000 {
+        let length = usize::try_from(rng.below(1400)).unwrap();
+        let bytes: Vec<u8> = (0..length).map(|_| rng.next_u64().to_le_bytes()[0]).collect();
+        noise.send_to(&bytes, flock.address()).await.unwrap();
+    }
+    let call = flock.caller().call(PEER, Bytes::from_static(b"echo"), PATIENCE);
+    assert_eq!(call.await.unwrap(), "echo");
+}
+
+#[tokio::test]
+async fn connections_are_handed_to_the_threads_in_turn() {
+    let directory = Arc::new(Addresses::default());
+    let peer = Arc::new(Transport::bind(options(PEER, 1, &directory)).unwrap());
+    directory.set(PEER, peer.local_addr());
+    let running = Arc::clone(&peer);
+    tasks::spawn("accept loop", async move { running.run().await });
+    let threads = [Arc::new(Scripted::default()), Arc::new(Scripted::default())];
+    for serve in &threads {
+        let serve = Arc::clone(serve) as Arc<dyn Serve>;
+        tasks::spawn("acceptor", peer.acceptor().run(serve));
+    }
+    let mut options = options(CALLER, 1, &directory);
+    options.lanes = 2;
+    let caller = Transport::bind(options).unwrap();
+    for thread in [0, 1, 0, 2, 3] {
+        let call = caller.peers(thread).unwrap().call(PEER, Bytes::from_static(b"e"), PATIENCE);
+        call.await.unwrap();
+    }
+    // The third and fourth thread share the lanes of the first and second.
+    for (thread, count) in threads.iter().zip([3, 2]) {
+        assert_eq!(thread.seen.lock().unwrap().len(), count);
+    }
+    peer.close().await;
+}
+
 #[cfg(feature = "simulation")]
 mod simulated {
     use std::cell::RefCell;
@@ -594,6 +652,25 @@ mod simulated {
         }
         set_hook(None);
         trace.take()
+    }
+
+    #[test]
+    fn an_idle_lane_is_closed_and_dialled_again() {
+        let mut sim = turmoil::Builder::new().simulation_duration(Duration::from_mins(3)).build();
+        sim.host("peer", || serve(1));
+        sim.client("caller", async {
+            let transport = bind(CALLER, 1)?;
+            let peers = transport.peers(0)?;
+            for _ in 0..2 {
+                answered(&*peers, 3).await;
+                tokio::time::sleep(Duration::from_secs(50)).await;
+                assert!(transport.peer_stats()[0].up);
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                assert!(!transport.peer_stats()[0].up);
+            }
+            Ok(())
+        });
+        sim.run().unwrap();
     }
 
     #[test]

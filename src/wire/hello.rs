@@ -100,7 +100,7 @@ pub enum Refusal {
         proved: NodeId,
     },
     /// The bytes are no hello.
-    #[error("not understood")]
+    #[error("the hello was not understood")]
     Malformed,
 }
 
