@@ -320,3 +320,58 @@ fn half(
     });
     (outgoing, incoming)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Echo;
+
+    impl Serve for Echo {
+        fn serve(&self, _: Caller, request: &[u8], _: Duration) -> Served {
+            Served::Now(Bytes::copy_from_slice(request))
+        }
+
+        /// Holds the stream until it is cut off.
+        fn serve_bulk(&self, _: Caller, mut stream: BulkStream) {
+            tasks::spawn("held", async move { while stream.incoming.recv().await.is_some() {} });
+        }
+    }
+
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+    const BUDGET: Duration = Duration::from_millis(20);
+    const WORD: Bytes = Bytes::from_static(b"dee");
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_passes_a_cut_link_until_it_is_healed() {
+        let network = MemoryNetwork::new();
+        let a = network.join(A, Arc::new(Echo));
+        let b = network.join(B, Arc::new(Echo));
+        let mut bulk = a.open_bulk(B, BUDGET).await.unwrap();
+        network.cut(B, A);
+        assert_eq!(a.call(B, WORD, BUDGET).await, Err(CallError::TimedOut));
+        assert_eq!(b.call(A, WORD, BUDGET).await, Err(CallError::TimedOut));
+        assert_eq!(bulk.incoming.recv().await, Some(Err(CallError::Lost)));
+        assert!(a.open_bulk(B, BUDGET).await.unwrap_err().is_certain());
+        network.heal(A, B);
+        assert_eq!(a.call(B, WORD, BUDGET).await, Ok(WORD));
+        assert_eq!(b.call(A, WORD, BUDGET).await, Ok(WORD));
+        assert!(a.open_bulk(B, BUDGET).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_came_back_has_a_higher_generation_at_its_old_address() {
+        let network = MemoryNetwork::new();
+        let a = network.join(A, Arc::new(Echo));
+        network.join(B, Arc::new(Echo));
+        let address = network.address(B).unwrap();
+        network.remove(B);
+        assert!(a.call_address(address, WORD, BUDGET).await.unwrap_err().is_certain());
+        let old = network.join(B, Arc::new(Echo));
+        let (who, _) = a.call_address(address, WORD, BUDGET).await.unwrap();
+        assert_eq!(who, Caller { node: B, generation: Generation(2) });
+        network.join(B, Arc::new(Echo));
+        assert_eq!(old.call(A, WORD, BUDGET).await, Err(CallError::Lost));
+    }
+}
