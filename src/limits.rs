@@ -115,3 +115,23 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const _: () = assert!(LARGE_CALLS_MAX < TRANSPORT_STREAMS as usize);
 const _: () = assert!(CONNECTION_WINDOW as usize <= UDP_BUFFER);
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
+// --- gossip and membership (facts: membership) ------------------------------------------------
+
+/// The largest gossip datagram, envelope included: it fits an Ethernet frame with room for a
+/// tunnel's headers, so it is never fragmented.
+pub const GOSSIP_DATAGRAM_MAX: usize = 1400;
+
+/// Keys in the gossip key ring: rotation needs two, and a third while two rotations overlap.
+pub const GOSSIP_KEYS_MAX: usize = 8;
+
+/// Processes whose packet counters are remembered against replay, about 300 bytes each. Above it
+/// the one silent for longest is forgotten.
+pub const GOSSIP_SENDERS_MAX: usize = 4096;
+
+/// Nodes whose removal from the ring is remembered.
+pub const REMOVED_NOTICES_MAX: usize = 4096;
+
+/// Members that a node alone announces itself to in one round.
+pub const ANNOUNCE_FANOUT: usize = 8;
+
+const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
