@@ -12,6 +12,8 @@
 //!           kind u8, [probe number u8], [identity of a third party]
 //! ```
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use bytes::{Buf, BufMut};
@@ -20,7 +22,7 @@ use smallvec::SmallVec;
 use thiserror::Error;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::membership::backchannel::SharedBackchannel;
+use crate::membership::backchannel::{Backchannel, SharedBackchannel};
 use crate::types::{Generation, Identity, NodeId, Phase, Weight};
 
 /// Why packet bytes were not written or not understood. Nothing changed.
@@ -112,7 +114,7 @@ impl Codec<Identity> for PacketCodec {
         member: &Member<Identity>,
         buf: impl BufMut,
     ) -> Result<(), CodecError> {
-        self.back.with(|back| back.changed());
+        self.back.with(Backchannel::changed);
         let mut bytes = Scratch::new();
         put_identity(&mut bytes, member.id());
         put_varint(&mut bytes, u64::from(member.incarnation()));

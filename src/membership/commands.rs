@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use foca::{Header, Message, State};
 
-use crate::membership::backchannel::Answered;
+use crate::membership::backchannel::{Answered, Backchannel};
 use crate::membership::codec::header_bytes;
 use crate::membership::engine::{Event, Life, Membership, Pong};
 use crate::membership::identity::{renewed, with_phase};
@@ -75,8 +75,13 @@ impl Membership {
         }
         // A joiner hears what all others know already; it must not gossip it all over again.
         let news = self.table.iter().next().is_some();
-        self.back.with(|back| back.changed());
-        self.drive(now, |swim, outbox| swim.apply_many(updates.into_iter(), news, outbox));
+        if !updates.is_empty() {
+            self.back.with(Backchannel::changed);
+            self.drive(now, |swim, outbox| {
+                swim.apply_many(updates.into_iter(), news, &mut *outbox)?;
+                if news { swim.gossip(outbox) } else { Ok(()) }
+            });
+        }
         for record in records.iter().filter(|record| record.removed) {
             self.give_up_place(record.identity.node, record.identity.generation);
         }
@@ -219,10 +224,7 @@ impl Membership {
                 swim.apply_many(std::iter::once(suspicion), false, outbox)
             });
         }
-        Pong {
-            generation: own.generation,
-            incarnation: self.back.with(|back| back.incarnation()),
-        }
+        Pong { generation: own.generation, incarnation: self.back.with(|back| back.incarnation()) }
     }
 
     /// Takes in the answer to an [`Event::FallbackPing`]; one that comes too late changes nothing.
@@ -236,7 +238,7 @@ impl Membership {
         if probe.target.generation != pong.generation || self.life != Life::Member {
             return;
         }
-        self.back.with(|back| back.answer_by_fallback());
+        self.back.with(Backchannel::answer_by_fallback);
         let ack = header_bytes(&Header {
             src: probe.target,
             src_incarnation: pong.incarnation,

@@ -35,6 +35,10 @@ const REMOVAL_SPREAD: Duration = Duration::from_secs(2);
 /// A node held up for longer than this judges nobody by suspicions from before.
 const HELD_UP: Duration = Duration::from_secs(1);
 
+/// A suspicion heard of is decided by the hearer after this many times its span, so that the word
+/// of the accuser or the refutation has had its time.
+const SECOND_JUDGE: u32 = 2;
+
 /// What a [`Membership`] is told at its start.
 #[derive(Clone, Debug)]
 pub struct MembershipOptions {
@@ -76,7 +80,7 @@ pub enum Event {
         /// The generation that died.
         generation: Generation,
     },
-    /// This node's own identity changed: keep the generation before the next packet is sent.
+    /// This node's own identity changed: keep its generation, the next start must be above it.
     Identity(Identity),
     /// A probe had no answer by gossip: ask the member over QUIC and hand its answer to
     /// [`Membership::handle_ping_answer`].
@@ -175,6 +179,9 @@ pub struct Membership {
     transmits: VecDeque<Transmit>,
     health: Health,
     incarnation: u16,
+    /// Packets that opened, and how many of them before the probe under way.
+    heard: u64,
+    heard_at_probe: u64,
     sized_for: usize,
     profile: GossipProfile,
     probe_interval: Option<Duration>,
@@ -223,6 +230,8 @@ impl Membership {
             transmits: VecDeque::new(),
             health: Health::default(),
             incarnation: 0,
+            heard: 0,
+            heard_at_probe: 0,
             sized_for: 1,
             profile: options.profile,
             probe_interval: options.probe_interval,
@@ -254,6 +263,7 @@ impl Membership {
                 return;
             }
         };
+        self.heard = self.heard.saturating_add(1);
         if let Err(error) = understood {
             self.metrics.rejected_malformed.increment(1);
             tracing::debug!(%from, %error, "gossip packet was not understood");
@@ -273,6 +283,7 @@ impl Membership {
             match due {
                 Due::Foca(timer) => self.fire(now, late, timer),
                 Due::Housekeeping => self.keep_house(now),
+                Due::Judge(suspect, incarnation) => self.judge(now, late, suspect, incarnation),
                 Due::Remove(node, generation) => self.remove_if_due(now, node, generation),
                 Due::Renew => self.renew_if_wanted(now),
                 Due::Leave => self.say_goodbye(now),
@@ -321,11 +332,8 @@ impl Membership {
                 Timer::ProbeRandomMember(_) | Timer::SendIndirectProbe { .. } => {
                     self.health.stretch(after)
                 }
-                Timer::ChangeSuspectToDown { .. } => {
-                    self.health.worse();
-                    after
-                }
-                Timer::PeriodicAnnounce(_)
+                Timer::ChangeSuspectToDown { .. }
+                | Timer::PeriodicAnnounce(_)
                 | Timer::PeriodicAnnounceDown(_)
                 | Timer::PeriodicGossip(_)
                 | Timer::RemoveDown(_) => after,
@@ -359,8 +367,16 @@ impl Membership {
                 self.metrics.probe_fallback.increment(1);
                 self.health.better();
             }
-            Some(Answered::Never) => self.metrics.probe_fail.increment(1),
+            Some(Answered::Never) => {
+                self.metrics.probe_fail.increment(1);
+                if self.heard == self.heard_at_probe {
+                    self.health.worse();
+                }
+            }
             None => {}
+        }
+        if finished.is_some() {
+            self.heard_at_probe = self.heard;
         }
         if incarnation > self.incarnation {
             self.metrics.refutations.increment(1);
@@ -400,6 +416,10 @@ impl Membership {
         let Change { node, before } = change;
         self.events.push_back(Event::Member { node, before });
         let Some(member) = self.table.get(node) else { return };
+        if member.state == MemberState::Suspect {
+            let at = now + self.suspicion_span().saturating_mul(SECOND_JUDGE);
+            self.timers.arm(at, Due::Judge(member.identity.clone(), member.incarnation));
+        }
         if member.state == MemberState::Dead {
             let generation = member.identity.generation;
             if self.back.with(|back| back.is_removed(node, generation)) {
@@ -466,18 +486,11 @@ impl Membership {
             // in the meantime, and the member then renews for nothing. Measured: at 5 % loss every
             // wrong suspicion did so. Hence foca only sees timers of suspicions that still stand.
             Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
-                let stands = self.swim.iter_members().any(|member| {
-                    member.id() == member_id
-                        && member.incarnation() == *incarnation
-                        && member.state() == State::Suspect
-                });
-                if !stands {
+                if !self.suspicion_stands(member_id, *incarnation) {
                     return;
                 }
                 if late > HELD_UP {
-                    let nodes = self.sized_for;
-                    let config = config_for(self.profile, self.probe_interval, nodes);
-                    self.timers.arm(now + config.suspect_to_down_after, Due::Foca(timer));
+                    self.timers.arm(now + self.suspicion_span(), Due::Foca(timer));
                     return;
                 }
             }
@@ -489,6 +502,34 @@ impl Membership {
             | Timer::RemoveDown(_) => {}
         }
         self.drive(now, |swim, outbox| swim.handle_timer(timer, outbox));
+    }
+
+    fn suspicion_stands(&self, suspect: &Identity, incarnation: u16) -> bool {
+        self.swim.iter_members().any(|member| {
+            member.id() == suspect
+                && member.incarnation() == incarnation
+                && member.state() == State::Suspect
+        })
+    }
+
+    fn suspicion_span(&self) -> Duration {
+        config_for(self.profile, self.probe_interval, self.sized_for).suspect_to_down_after
+    }
+
+    /// Decides a suspicion that was heard of. In foca only the node whose probe failed does; one
+    /// that misses its word would hold the dead for suspect until it comes to probe it itself, a
+    /// minute later in a cluster of a hundred.
+    fn judge(&mut self, now: Instant, late: Duration, suspect: Identity, incarnation: u16) {
+        if !self.suspicion_stands(&suspect, incarnation) {
+            return;
+        }
+        if late > HELD_UP {
+            let at = now + self.suspicion_span();
+            self.timers.arm(at, Due::Judge(suspect, incarnation));
+            return;
+        }
+        let dead = foca::Member::new(suspect, incarnation, State::Down);
+        self.drive(now, |swim, outbox| swim.apply_many(std::iter::once(dead), true, outbox));
     }
 
     fn ask_for_fallback(&mut self, probed: &Identity) {
@@ -518,9 +559,7 @@ impl Membership {
         for identity in old {
             self.table.remove(identity.node);
             self.notices.remove(&identity.node);
-            self.drive(now, |swim, outbox| {
-                swim.handle_timer(Timer::RemoveDown(identity), outbox)
-            });
+            self.drive(now, |swim, outbox| swim.handle_timer(Timer::RemoveDown(identity), outbox));
         }
         // foca stops every timer of its own when nobody is left, and would stay alone for ever.
         if self.swim.num_members() == 0 {

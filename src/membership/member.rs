@@ -29,7 +29,7 @@ impl Member {
 }
 
 /// What a scan found to have changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Change {
     pub(super) node: NodeId,
     /// The state before; `None` for a member that was not known.
@@ -42,10 +42,9 @@ pub(super) const fn state_of(member: &foca::Member<Identity>) -> MemberState {
         (State::Alive, _) => MemberState::Alive,
         (State::Suspect, _) => MemberState::Suspect,
         (State::Down, Phase::Leaving) => MemberState::Left,
-        (
-            State::Down,
-            Phase::Joining | Phase::Returning | Phase::Active | Phase::Paused,
-        ) => MemberState::Dead,
+        (State::Down, Phase::Joining | Phase::Returning | Phase::Active | Phase::Paused) => {
+            MemberState::Dead
+        }
     }
 }
 
@@ -97,7 +96,9 @@ impl Table {
 
     /// Notes that a member's place was given up; whether that is news.
     pub(super) fn set_removed(&mut self, node: NodeId) -> bool {
-        self.members.get_mut(&node).is_some_and(|member| !std::mem::replace(&mut member.removed, true))
+        self.members
+            .get_mut(&node)
+            .is_some_and(|member| !std::mem::replace(&mut member.removed, true))
     }
 
     /// Forgets a member.

@@ -26,14 +26,17 @@ pub(super) enum Verdict {
 pub(super) fn judge(ours: Option<&Member>, theirs: &MemberRecord) -> Verdict {
     let Some(ours) = ours else { return Verdict::Apply };
     let theirs_gone = matches!(theirs.state, MemberState::Dead | MemberState::Left);
+    // At one incarnation a suspicion outweighs the older word that the member is alive.
+    let later = theirs.incarnation > ours.incarnation
+        || (theirs.incarnation == ours.incarnation
+            && (ours.state, theirs.state) == (MemberState::Alive, MemberState::Suspect));
     match order(&theirs.identity, &ours.identity) {
-        Ordering::Less => Verdict::Ignore,
         Ordering::Greater => Verdict::Apply,
         Ordering::Equal if theirs.state == MemberState::Left && !ours.is_gone() => Verdict::Apply,
         Ordering::Equal if ours.state == MemberState::Left => Verdict::Ignore,
         Ordering::Equal if theirs_gone != ours.is_gone() => Verdict::Dispute,
-        Ordering::Equal if theirs_gone => Verdict::Ignore,
-        Ordering::Equal => Verdict::Apply,
+        Ordering::Equal if !theirs_gone && later => Verdict::Apply,
+        Ordering::Equal | Ordering::Less => Verdict::Ignore,
     }
 }
 
@@ -76,6 +79,16 @@ mod tests {
             let ours = member(same.clone(), ours);
             assert_eq!(judge(Some(&ours), &record(same.clone(), theirs)), Verdict::Dispute);
         }
+    }
+
+    #[test]
+    fn what_is_known_already_is_no_news() {
+        let (ours, theirs) = (member(identity(1, 5), Alive), record(identity(1, 5), Alive));
+        assert_eq!(judge(Some(&ours), &theirs), Verdict::Ignore);
+        let suspected = record(identity(1, 5), Suspect);
+        assert_eq!(judge(Some(&ours), &suspected), Verdict::Apply);
+        let refuted = MemberRecord { incarnation: 1, ..theirs };
+        assert_eq!(judge(Some(&member(identity(1, 5), Suspect)), &refuted), Verdict::Apply);
     }
 
     #[test]

@@ -18,8 +18,6 @@
 //! - A node answers for itself alone: nobody else declares a living generation of it dead by
 //!   push-pull, and only the node itself chooses its next generation.
 
-#![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
-
 mod backchannel;
 mod codec;
 mod commands;

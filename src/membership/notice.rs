@@ -3,6 +3,8 @@
 //!
 //! Layout: kind u8 = 1, node id 16 bytes, generation u64, little-endian.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use foca::{BroadcastHandler, Invalidates};
 use thiserror::Error;
 
@@ -23,8 +25,7 @@ fn parse(bytes: &[u8]) -> Option<(NodeId, Generation)> {
     let (kind, rest) = bytes.split_first()?;
     let (node, rest) = rest.split_first_chunk::<16>()?;
     let (generation, rest) = rest.split_first_chunk::<8>()?;
-    let removal =
-        (NodeId(u128::from_le_bytes(*node)), Generation(u64::from_le_bytes(*generation)));
+    let removal = (NodeId(u128::from_le_bytes(*node)), Generation(u64::from_le_bytes(*generation)));
     (*kind == KIND_REMOVED && rest.is_empty()).then_some(removal)
 }
 

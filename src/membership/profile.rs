@@ -31,9 +31,8 @@ pub(super) fn config_for(
         GossipProfile::Wan => Config::new_wan(size),
     };
     config.max_packet_size = NonZeroUsize::new(PACKET_MAX).unwrap_or(NonZeroUsize::MIN);
-    config.max_transmissions = config
-        .max_transmissions
-        .max(NonZeroU8::new(TRANSMISSIONS_MIN).unwrap_or(NonZeroU8::MIN));
+    config.max_transmissions =
+        config.max_transmissions.max(NonZeroU8::new(TRANSMISSIONS_MIN).unwrap_or(NonZeroU8::MIN));
     // Push-pull brings the full state, and the engine's own housekeeping reaps the dead: foca's
     // feeds of a full packet each would cost a tenth of the quiet load, its reaping a timer each.
     config.periodic_announce = None;

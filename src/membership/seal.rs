@@ -11,6 +11,8 @@
 //! *receiver* an old packet may be taken once more, which SWIM's order of incarnations makes
 //! harmless. What does not open is counted and dropped, never answered: no oracle, no amplifier.
 
+#![cfg_attr(not(test), warn(clippy::indexing_slicing, clippy::arithmetic_side_effects))]
+
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -345,10 +347,7 @@ mod tests {
         let mut stranger = Sealer::new(ring("d", 1), 22);
         assert_eq!(stranger.open(&mut sealed.clone()), Err(Rejected::Sealed));
         let mut other = KeyRing::new("c".parse().unwrap(), 1, GossipKey::new([9; 32]));
-        assert_eq!(
-            Sealer::new(other.clone(), 22).open(&mut sealed.clone()),
-            Err(Rejected::Sealed)
-        );
+        assert_eq!(Sealer::new(other.clone(), 22).open(&mut sealed.clone()), Err(Rejected::Sealed));
         assert_eq!(other.add(1, GossipKey::new([1; 32])), Err(KeyRingError::Taken(1)));
     }
 

@@ -3,6 +3,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+
 use super::*;
 use crate::config::GossipProfile;
 use crate::metrics::GossipMetrics;
@@ -10,7 +13,7 @@ use crate::types::{
     Generation, Identity, Instant, MemberRecord, MemberState, NodeId, Phase, Weight,
 };
 
-/// The identity of node `node` at `generation`, active, at the address that net_sim gives it.
+/// The identity of node `node` at `generation`, active, at the address that `net_sim` gives it.
 pub(super) fn identity(node: u16, generation: u64) -> Identity {
     let [high, low] = node.to_be_bytes();
     Identity {
@@ -44,4 +47,66 @@ pub(super) fn core(identity: Identity, seed: u64, now: Instant) -> Membership {
         ring_grace: Duration::from_secs(30),
     };
     Membership::new(options, key_ring(), seed, GossipMetrics::unregistered(), now)
+}
+
+/// foca 2.0.0 tells a member that it is dead when the timer of a suspicion runs out that the member
+/// has refuted long since. The engine keeps such timers from foca; when this test fails, foca was
+/// mended and the guard may go.
+#[test]
+fn foca_alone_declares_a_refuted_member_dead() {
+    let back = backchannel::SharedBackchannel::new(identity(1, 1));
+    let mut swim = foca::Foca::with_custom_broadcast(
+        identity(1, 1),
+        profile::config_for(GossipProfile::Lan, None, 2),
+        StdRng::seed_from_u64(1),
+        codec::PacketCodec::new(back.clone()),
+        notice::NoticeHandler::new(back),
+    );
+    let mut runtime = foca::AccumulatingRuntime::new();
+    let refuted = foca::Member::new(identity(2, 1), 1, foca::State::Alive);
+    swim.apply_many(std::iter::once(refuted), true, &mut runtime).unwrap();
+    while runtime.to_send().is_some() {}
+    let stale =
+        foca::Timer::ChangeSuspectToDown { member_id: identity(2, 1), incarnation: 0, token: 0 };
+    swim.handle_timer(stale, &mut runtime).unwrap();
+    let (to, _turn_undead) = runtime.to_send().expect("foca sends what the guard keeps from it");
+    assert_eq!(to, identity(2, 1));
+}
+
+#[test]
+fn a_node_whose_generation_is_behind_jumps_ahead_at_once() {
+    let mut node = core(identity(1, 5), 1, Instant::ORIGIN);
+    let seen_by_others = record(identity(1, 900), MemberState::Dead);
+    node.apply_records(Instant::ORIGIN, &[seen_by_others]);
+    assert_eq!(node.identity().generation, Generation(901));
+}
+
+#[test]
+fn renewals_are_at_most_one_a_second() {
+    let mut node = core(identity(1, 5), 1, Instant::ORIGIN);
+    for _ in 0..100 {
+        let own = node.identity().generation;
+        node.renew(Instant::ORIGIN, own);
+    }
+    assert_eq!(node.identity().generation, Generation(6));
+    node.handle_timeout(Instant::ORIGIN + Duration::from_secs(1));
+    assert_eq!(node.identity().generation, Generation(1005), "it follows the clock");
+}
+
+#[test]
+fn a_stale_renew_notice_is_ignored() {
+    let mut node = core(identity(1, 5), 1, Instant::ORIGIN);
+    node.renew(Instant::ORIGIN, Generation(4));
+    assert_eq!(node.identity().generation, Generation(5));
+}
+
+#[test]
+fn a_forgotten_member_has_left() {
+    let mut node = core(identity(1, 5), 1, Instant::ORIGIN);
+    let records =
+        [record(identity(2, 5), MemberState::Dead), record(identity(3, 5), MemberState::Alive)];
+    node.apply_records(Instant::ORIGIN, &records);
+    assert!(node.forget(Instant::ORIGIN, identity(2, 5).node));
+    assert!(!node.forget(Instant::ORIGIN, identity(3, 5).node), "only the dead are forgotten");
+    assert_eq!(node.member(identity(2, 5).node).unwrap().state, MemberState::Left);
 }

@@ -16,6 +16,8 @@ pub(super) enum Due {
     Foca(Timer<Identity>),
     /// Look after members that foca gives up: announce to them while alone, reap the long dead.
     Housekeeping,
+    /// A suspicion that was heard of and that nobody decided.
+    Judge(Identity, u16),
     /// The place of a dead member is to be given up.
     Remove(NodeId, Generation),
     /// A renewal that was put off may happen now.
@@ -30,7 +32,9 @@ impl Due {
             Self::Foca(Timer::SendIndirectProbe { .. }) => 0,
             Self::Foca(Timer::ProbeRandomMember(_)) => 1,
             Self::Foca(_) => 2,
-            Self::Housekeeping | Self::Remove(..) | Self::Renew | Self::Leave => 3,
+            Self::Housekeeping | Self::Judge(..) | Self::Remove(..) | Self::Renew | Self::Leave => {
+                3
+            }
         }
     }
 }

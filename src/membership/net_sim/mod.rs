@@ -111,6 +111,10 @@ impl Network {
         let all: Vec<MemberRecord> = (0..nodes).map(|node| net.own_record(node)).collect();
         for node in 0..nodes {
             net.with(node, |core, now| core.apply_records(now, &all));
+            // Real nodes do not probe and gossip in step.
+            let most = 1_000_000 / u64::try_from(nodes).unwrap();
+            let pause = Duration::from_micros(net.rng.random_range(0..=most));
+            net.run(pause);
         }
         net.run(Duration::from_secs(10));
         net.forget_history();
