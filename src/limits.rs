@@ -68,6 +68,30 @@ pub const REQUEST_BULK_MAX_BEFORE_AUTH: usize = 16 * 1024;
 pub const REPLY_DEPTH_MAX: usize = 32;
 
 const _: () = assert!(REQUEST_BYTES_MAX < u32::MAX as usize);
+/// Members that a node keeps records and metadata of; above it new ones are not taken in.
+pub const MEMBERS_MAX: usize = 10_000;
+
+/// Starters that a node which looks for a cluster remembers.
+pub const STARTERS_MAX: usize = 1024;
+
+/// Addresses of one seed's name that are asked.
+pub const SEED_ADDRESSES_MAX: usize = 16;
+
+/// Commands and peers' requests that wait for the membership task.
+pub const MEMBER_COMMANDS_MAX: usize = 1024;
+
+/// Calls of the membership task that may be under way; above it new ones are left to the next
+/// round.
+pub const MEMBER_CALLS_MAX: usize = 64;
+
+/// Datagrams that the membership task takes in before it looks at anything else.
+pub const DATAGRAM_BATCH: usize = 256;
+
+/// Members that a node exchanges its state with at once after it joined or changed cluster facts.
+pub const PUSH_PULL_FANOUT: usize = 8;
+
+const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
+
 // --- transport --------------------------------------------------------------------------------
 
 /// Large calls that one lane may have under way: each holds its whole payload. Below the number of

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use foca::{Header, Message, State};
 
+use crate::limits::MEMBERS_MAX;
 use crate::membership::backchannel::{Answered, Backchannel};
 use crate::membership::codec::header_bytes;
 use crate::membership::engine::{Event, Life, Membership, Pong};
@@ -50,6 +51,7 @@ impl Membership {
         let own = self.swim.identity().clone();
         let mut updates = Vec::new();
         let mut own_above = None;
+        let mut room = MEMBERS_MAX.saturating_sub(self.table.iter().count());
         for record in records {
             let (node, generation) = (record.identity.node, record.identity.generation);
             let gone = matches!(record.state, MemberState::Dead | MemberState::Left);
@@ -60,7 +62,11 @@ impl Membership {
                 continue;
             }
             match judge(self.table.get(node), record) {
+                Verdict::Apply if self.table.get(node).is_none() && room == 0 => {}
                 Verdict::Apply => {
+                    if self.table.get(node).is_none() {
+                        room = room.saturating_sub(1);
+                    }
                     let state = match record.state {
                         MemberState::Alive => State::Alive,
                         MemberState::Suspect => State::Suspect,

@@ -158,7 +158,22 @@ pub struct Generation(pub u64);
 
 /// A node's share of the slots relative to the others: 1 to 100, normally 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "u8", into = "u8")]
 pub struct Weight(u8);
+
+impl TryFrom<u8> for Weight {
+    type Error = &'static str;
+
+    fn try_from(weight: u8) -> Result<Self, &'static str> {
+        Self::new(weight).ok_or("a weight is 1 to 100")
+    }
+}
+
+impl From<Weight> for u8 {
+    fn from(weight: Weight) -> Self {
+        weight.0
+    }
+}
 
 impl Weight {
     /// The weight of a node that was given none.

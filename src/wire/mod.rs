@@ -1,3 +1,4 @@
 //! (wire)
 pub mod frame;
 pub mod hello;
+pub mod member;
