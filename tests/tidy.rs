@@ -14,6 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use chickadee::config::settings::SETTINGS;
 use source::{Source, is_word, word_positions};
 
 #[path = "tidy/proof.rs"]
@@ -427,6 +428,13 @@ fn pure_modules_do_no_io_and_read_no_clock() {
 #[test]
 fn what_has_one_place_stays_there() {
     assert_tidy(&product().iter().flat_map(only_faults).collect::<Vec<_>>());
+}
+
+#[test]
+fn metrics_and_settings_are_named_in_one_place() {
+    let keys: BTreeSet<&str> = SETTINGS.iter().map(|row| row.key).collect();
+    let files = product();
+    assert_tidy(&files.iter().flat_map(|file| name_faults(file, &keys)).collect::<Vec<_>>());
 }
 
 #[test]

@@ -1,7 +1,16 @@
 //! A node's settings as a tree of parts. A [`Config`] that exists is valid.
 //!
 //! `settings` is the table that defines every setting once; `load` turns text from a file, the
-//! environment and flags into this tree, or into an error that names the key and where it stood.
+//! environment and flags into this tree, or into an error that names the key and where it stood;
+//! `relations` checks what must hold between settings; `describe` writes the example file and the
+//! manual page from the table.
+
+pub mod describe;
+pub mod load;
+mod relations;
+pub mod setting;
+pub mod settings;
+pub mod value;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

@@ -1,0 +1,63 @@
+//! What must hold between settings, each rule with the way to mend it.
+
+use std::net::SocketAddr;
+
+use crate::config::Config;
+use crate::config::load::{ConfigError, Loaded};
+use crate::config::settings::find;
+use crate::types::units::format_span;
+
+/// Checks every relation; the first that does not hold is the error.
+pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
+    let Config { node: _, cluster, security, gossip, peer, client, admin: _, memory: _, log: _ } =
+        &loaded.config;
+    let secret = security.secret_file.is_some();
+    let fault = |key: &'static str, message: String| {
+        let value = find(key).map(|row| row.show(&loaded.config)).unwrap_or_default();
+        Err(ConfigError::Relation { origin: loaded.origin(key), key, value, message })
+    };
+    for (key, address) in [("gossip.listen", gossip.listen), ("peer.listen", peer.listen)] {
+        if beyond_loopback(address) && !secret {
+            return fault(key, NEEDS_SECRET.to_owned());
+        }
+    }
+    let listeners =
+        [("client.listen", &client.listen), ("client.cluster_listen", &client.cluster_listen)];
+    for (key, addresses) in listeners {
+        let open = addresses.iter().copied().any(beyond_loopback);
+        if open && client.password_file.is_none() && !client.danger_allow_anonymous {
+            return fault(key, NEEDS_PASSWORD.to_owned());
+        }
+    }
+    if client.listen.is_empty() {
+        return fault("client.listen", "at least one address is needed".to_owned());
+    }
+    if gossip.listen == peer.listen && gossip.listen.port() != 0 {
+        return fault("gossip.listen", "must differ from peer.listen: both are UDP".to_owned());
+    }
+    if client.op_timeout <= peer.call_timeout {
+        let call = format_span(peer.call_timeout);
+        let message = format!("must be longer than peer.call_timeout ({call})");
+        return fault("client.op_timeout", message);
+    }
+    if client.output_buffer_limit < client.max_value_size {
+        let value = client.max_value_size;
+        let message = format!("must be at least client.max_value_size ({value})");
+        return fault("client.output_buffer_limit", message);
+    }
+    if cluster.tombstone_grace <= cluster.ring_grace {
+        let ring = format_span(cluster.ring_grace);
+        let message = format!("must be longer than cluster.ring_grace ({ring})");
+        return fault("cluster.tombstone_grace", message);
+    }
+    Ok(())
+}
+
+const NEEDS_SECRET: &str = "reaches beyond loopback, which needs a secret: make one with \
+                            `chickadee keygen --out FILE` and name it by security.secret_file";
+const NEEDS_PASSWORD: &str = "reaches beyond loopback, which needs a password: name its file by \
+                              client.password_file, or set client.danger_allow_anonymous";
+
+fn beyond_loopback(address: SocketAddr) -> bool {
+    !address.ip().to_canonical().is_loopback()
+}

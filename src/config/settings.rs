@@ -1,0 +1,542 @@
+//! THE table: every setting once, with its key, kind, range, default, help and place in the tree.
+//!
+//! Variables, flags, `config example`, `config show` and the manual page are made from it.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::config::setting::{BLANK, Change, Setting};
+use crate::config::value::{Kind, Value};
+use crate::config::{Acks, AcksShortfall, GossipProfile, LogFormat, MemoryPolicy};
+use crate::types::Weight;
+
+/// The row of a key.
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|row| row.key == key)
+}
+
+/// Keys that other parts set by name.
+pub mod keys {
+    /// Seeds.
+    pub const JOIN: &str = "cluster.join";
+    /// The node's name.
+    pub const NAME: &str = "node.name";
+    /// The folder for its data.
+    pub const DATA_DIR: &str = "node.data_dir";
+    /// The secret.
+    pub const SECRET_FILE: &str = "security.secret_file";
+    /// Ports.
+    pub const CLIENT_LISTEN: &str = "client.listen";
+    /// The ports of cluster clients.
+    pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
+    /// The gossip port.
+    pub const GOSSIP_LISTEN: &str = "gossip.listen";
+    /// The QUIC port.
+    pub const PEER_LISTEN: &str = "peer.listen";
+    /// Admin HTTP.
+    pub const ADMIN_LISTEN: &str = "admin.listen";
+    /// The memory budget.
+    pub const MEMORY_LIMIT: &str = "memory.limit";
+    /// Opens client ports beyond loopback without a password.
+    pub const ALLOW_ANONYMOUS: &str = "client.danger_allow_anonymous";
+}
+
+const ACKS: [(&str, Acks); 3] = [("one", Acks::One), ("quorum", Acks::Quorum), ("all", Acks::All)];
+const SHORTFALL: [(&str, AcksShortfall); 2] =
+    [("accept", AcksShortfall::Accept), ("error", AcksShortfall::Error)];
+const PROFILE: [(&str, GossipProfile); 2] =
+    [("lan", GossipProfile::Lan), ("wan", GossipProfile::Wan)];
+const POLICY: [(&str, MemoryPolicy); 2] =
+    [("evict", MemoryPolicy::Evict), ("refuse", MemoryPolicy::Refuse)];
+const FORMAT: [(&str, LogFormat); 3] =
+    [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+
+fn chosen<T: Copy>(words: &[(&str, T)], value: Value) -> T {
+    let text = value.text().unwrap_or_default();
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.expect("the row's words are those of the enum").1
+}
+
+fn word<T: Copy + PartialEq>(words: &[(&str, T)], chosen: T) -> Value {
+    let found = words.iter().find(|(_, value)| *value == chosen);
+    text(found.map(|(word, _)| *word))
+}
+
+fn text(text: Option<impl ToString>) -> Value {
+    text.map_or(Value::Nothing, |text| Value::Texts(vec![text.to_string()]))
+}
+
+fn path(path: Option<&PathBuf>) -> Value {
+    text(path.map(|path| path.display()))
+}
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const DAY: u64 = 86_400;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Every setting, by section.
+pub const SETTINGS: &[Setting] = &[
+    Setting {
+        key: "node.name",
+        kind: Kind::Name,
+        fallback: "the host's name",
+        flag: Some("name"),
+        doc: "The node's name for people; unique among the members.",
+        put: |c, v| {
+            if let Some(name) = v.text().and_then(|name| name.parse().ok()) {
+                c.node.name = name;
+            }
+        },
+        get: |c| text(Some(&c.node.name)),
+        ..BLANK
+    },
+    Setting {
+        key: "node.zone",
+        kind: Kind::Name,
+        fallback: "none",
+        doc: "The failure domain: copies of a slot are kept in distinct zones where that can be had.",
+        more: "Name the rack or the data centre. With fewer zones than replicas some slots have two \
+               copies in one zone; `chickadee_slots_sharing_zone` counts them.",
+        put: |c, v| c.node.zone = v.text().and_then(|zone| zone.parse().ok()),
+        get: |c| text(c.node.zone.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "node.weight",
+        kind: Kind::Count { min: 1, max: 100, or: None },
+        default: "1",
+        doc: "The node's share of the slots relative to the others.",
+        more: "Give a node with twice the memory twice the weight.",
+        put: |c, v| c.node.weight = Weight::new(v.count()).unwrap_or_default(),
+        get: |c| Value::Count(c.node.weight.get().into()),
+        ..BLANK
+    },
+    Setting {
+        key: "node.threads",
+        kind: Kind::Count { min: 1, max: 256, or: Some((0, "half of the cores")) },
+        default: "0",
+        doc: "Shard threads: each serves its own clients and its own lanes to the peers.",
+        put: |c, v| c.node.threads = v.count(),
+        get: |c| Value::Count(c.node.threads as u64),
+        ..BLANK
+    },
+    Setting {
+        key: "node.data_dir",
+        kind: Kind::Path,
+        fallback: "/var/lib/chickadee; for a user without rights $XDG_STATE_HOME/chickadee",
+        doc: "The folder of the node's identity; one process at a time uses it.",
+        put: |c, v| {
+            if let Some(folder) = v.text() {
+                c.node.data_dir = folder.into();
+            }
+        },
+        get: |c| path(Some(&c.node.data_dir)),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.name",
+        kind: Kind::Name,
+        default: "chickadee",
+        change: Change::Forming,
+        doc: "The cluster's name; nodes of another name are refused.",
+        put: |c, v| {
+            if let Some(name) = v.text().and_then(|name| name.parse().ok()) {
+                c.cluster.name = name;
+            }
+        },
+        get: |c| text(Some(&c.cluster.name)),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.join",
+        kind: Kind::Seeds,
+        fallback: "none: form a cluster at once",
+        flag: Some("join"),
+        doc: "Seeds: peer addresses of some members, asked for ever until one answers.",
+        more: "Port 7401 where none is given. The same list may stand on every node: a node finds \
+               and skips its own address. Names are resolved anew at each try.",
+        put: |c, v| c.cluster.join = v.texts(),
+        get: |c| match c.cluster.join.as_slice() {
+            [] => Value::Nothing,
+            seeds => Value::Texts(seeds.to_vec()),
+        },
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.replicas",
+        kind: Kind::Count { min: 1, max: 8, or: None },
+        default: "2",
+        change: Change::Forming,
+        flag: Some("replicas"),
+        doc: "Copies of each slot, the owner's included.",
+        more: "Each copy costs memory and a message a write; with R copies R−1 nodes may be lost \
+               before data is.",
+        put: |c, v| c.cluster.replicas = v.count(),
+        get: |c| Value::Count(c.cluster.replicas.into()),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.acks",
+        kind: Kind::Choice(&["one", "quorum", "all"]),
+        default: "quorum",
+        doc: "How many copies must have applied a write before it is acknowledged.",
+        more: "`quorum` is more than half of `cluster.replicas`: at two copies both.",
+        put: |c, v| c.cluster.acks = chosen(&ACKS, v),
+        get: |c| word(&ACKS, c.cluster.acks),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.acks_shortfall",
+        kind: Kind::Choice(&["accept", "error"]),
+        default: "accept",
+        doc: "What happens to a write when too few holders are known beforehand.",
+        more: "`accept` goes on with those that are there and counts it; `error` answers NOREPLICAS \
+               before writing.",
+        put: |c, v| c.cluster.acks_shortfall = chosen(&SHORTFALL, v),
+        get: |c| word(&SHORTFALL, c.cluster.acks_shortfall),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.virtual_nodes",
+        kind: Kind::Count { min: 16, max: 1024, or: None },
+        default: "256",
+        change: Change::Forming,
+        doc: "Points on the ring per unit of weight.",
+        more: "More points balance better and make the ring slower to build.",
+        put: |c, v| c.cluster.virtual_nodes = v.count(),
+        get: |c| Value::Count(c.cluster.virtual_nodes.into()),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.ring_grace",
+        kind: Kind::Span { min: ms(100), max: secs(DAY), zero: Some("none") },
+        default: "30s",
+        change: Change::Forming,
+        doc: "How long a dead member keeps its place before its slots are placed anew.",
+        more: "Longer than a restart takes, so that a restart moves no data; until it ends the \
+               slots of a dead member have one copy less.",
+        put: |c, v| c.cluster.ring_grace = v.span(),
+        get: |c| Value::Span(c.cluster.ring_grace),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.tombstone_grace",
+        kind: Kind::Span { min: secs(60), max: secs(30 * DAY), zero: None },
+        default: "1h",
+        change: Change::Forming,
+        doc: "How long a deletion is remembered for a holder that is away.",
+        more: "A node that was away for longer starts its slots empty. Longer than \
+               `cluster.ring_grace`.",
+        put: |c, v| c.cluster.tombstone_grace = v.span(),
+        get: |c| Value::Span(c.cluster.tombstone_grace),
+        ..BLANK
+    },
+    Setting {
+        key: "cluster.leave_timeout",
+        kind: Kind::Span { min: secs(1), max: secs(DAY), zero: None },
+        default: "30s",
+        doc: "How long leaving and pausing may take before the node stops all the same.",
+        put: |c, v| c.cluster.leave_timeout = v.span(),
+        get: |c| Value::Span(c.cluster.leave_timeout),
+        ..BLANK
+    },
+    Setting {
+        key: "security.secret_file",
+        kind: Kind::Path,
+        fallback: "none: loopback only",
+        flag: Some("secret-file"),
+        doc: "The file with the cluster's secret; `chickadee keygen` makes one.",
+        more: "The same on every node. Gossip is sealed and peers prove themselves with keys that \
+               are derived from it.",
+        put: |c, v| c.security.secret_file = v.text().map(PathBuf::from),
+        get: |c| path(c.security.secret_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "gossip.listen",
+        kind: Kind::Address,
+        default: "127.0.0.1:7400",
+        doc: "Where gossip is received (UDP); port 0 takes any.",
+        put: |c, v| {
+            if let Some(address) = v.address() {
+                c.gossip.listen = address;
+            }
+        },
+        get: |c| Value::Addresses(vec![c.gossip.listen]),
+        ..BLANK
+    },
+    Setting {
+        key: "gossip.advertise",
+        kind: Kind::Address,
+        fallback: "as listened",
+        doc: "The gossip address that the others are told.",
+        more: "Where `gossip.listen` is 0.0.0.0 and this is not set, the address is found by the \
+               route to the first seed.",
+        put: |c, v| c.gossip.advertise = v.address(),
+        get: |c| c.gossip.advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
+        ..BLANK
+    },
+    Setting {
+        key: "gossip.profile",
+        kind: Kind::Choice(&["lan", "wan"]),
+        default: "lan",
+        doc: "The set of gossip timings: `lan` within a site, `wan` between sites.",
+        put: |c, v| c.gossip.profile = chosen(&PROFILE, v),
+        get: |c| word(&PROFILE, c.gossip.profile),
+        ..BLANK
+    },
+    Setting {
+        key: "gossip.probe_interval",
+        kind: Kind::Span { min: ms(100), max: secs(60), zero: None },
+        fallback: "the profile's",
+        doc: "How often a member probes another one.",
+        more: "Shorter finds a death sooner, and costs packets in proportion.",
+        put: |c, v| {
+            c.gossip.probe_interval = if v == Value::Nothing { None } else { Some(v.span()) };
+        },
+        get: |c| c.gossip.probe_interval.map_or(Value::Nothing, Value::Span),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.listen",
+        kind: Kind::Address,
+        default: "127.0.0.1:7401",
+        doc: "Where peers are received (QUIC, UDP); port 0 takes any.",
+        put: |c, v| {
+            if let Some(address) = v.address() {
+                c.peer.listen = address;
+            }
+        },
+        get: |c| Value::Addresses(vec![c.peer.listen]),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.advertise",
+        kind: Kind::Address,
+        fallback: "as listened",
+        doc: "The peer address that the others are told.",
+        put: |c, v| c.peer.advertise = v.address(),
+        get: |c| c.peer.advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.call_timeout",
+        kind: Kind::Span { min: ms(10), max: secs(60), zero: None },
+        default: "250ms",
+        doc: "How long a proxied operation may take at one peer.",
+        more: "A read then tries the next replica. Shorter than `client.op_timeout`.",
+        put: |c, v| c.peer.call_timeout = v.span(),
+        get: |c| Value::Span(c.peer.call_timeout),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.lanes",
+        kind: Kind::Count { min: 1, max: 256, or: Some((0, "4 up to 32 members, 1 above")) },
+        default: "0",
+        doc: "How many shard threads keep a connection of their own to one peer.",
+        more: "Each half of a connection costs 38 KiB.",
+        put: |c, v| c.peer.lanes = v.count(),
+        get: |c| Value::Count(c.peer.lanes as u64),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.max_mtu",
+        kind: Kind::Count { min: 1200, max: 6500, or: Some((0, "found by probing")) },
+        default: "0",
+        doc: "The largest datagram between peers, in bytes.",
+        put: |c, v| c.peer.max_mtu = v.count(),
+        get: |c| Value::Count(c.peer.max_mtu.into()),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.disable_gso",
+        kind: Kind::Switch,
+        default: "false",
+        doc: "Sends datagrams one by one, for network cards that spoil batches of them.",
+        put: |c, v| c.peer.disable_gso = v.switch(),
+        get: |c| Value::Switch(c.peer.disable_gso),
+        ..BLANK
+    },
+    Setting {
+        key: "peer.sync_rate",
+        kind: Kind::Size { min: 64 * KIB, max: 1 << 40, zero: Some("unlimited") },
+        default: "0B",
+        doc: "Bytes per second that fills and repair may send.",
+        put: |c, v| c.peer.sync_rate = v.size(),
+        get: |c| Value::Size(c.peer.sync_rate),
+        ..BLANK
+    },
+    Setting {
+        key: "client.listen",
+        kind: Kind::Addresses,
+        default: "127.0.0.1:6379",
+        doc: "Where clients are received (RESP over TCP); port 0 takes any.",
+        more: "Every command works on every node: what another node holds is proxied.",
+        put: |c, v| c.client.listen = v.addresses(),
+        get: |c| Value::Addresses(c.client.listen.clone()),
+        ..BLANK
+    },
+    Setting {
+        key: "client.cluster_listen",
+        kind: Kind::Addresses,
+        fallback: "the client port + 10000 where that is possible, else any",
+        doc: "Where Redis Cluster clients are received; what CLUSTER SLOTS names.",
+        put: |c, v| c.client.cluster_listen = v.addresses(),
+        get: |c| Value::Addresses(c.client.cluster_listen.clone()),
+        ..BLANK
+    },
+    Setting {
+        key: "client.advertise",
+        kind: Kind::Address,
+        fallback: "as listened",
+        doc: "The client address that members and tools are told.",
+        put: |c, v| c.client.advertise = v.address(),
+        get: |c| c.client.advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
+        ..BLANK
+    },
+    Setting {
+        key: "client.cluster_advertise",
+        kind: Kind::Address,
+        fallback: "as listened",
+        doc: "The cluster address that CLUSTER SLOTS names.",
+        put: |c, v| c.client.cluster_advertise = v.address(),
+        get: |c| c.client.cluster_advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
+        ..BLANK
+    },
+    Setting {
+        key: "client.op_timeout",
+        kind: Kind::Span { min: ms(50), max: secs(60), zero: None },
+        default: "2s",
+        doc: "The budget of one command, retries at other nodes included.",
+        more: "Longer than `peer.call_timeout`, by several tries.",
+        put: |c, v| c.client.op_timeout = v.span(),
+        get: |c| Value::Span(c.client.op_timeout),
+        ..BLANK
+    },
+    Setting {
+        key: "client.password_file",
+        kind: Kind::Path,
+        fallback: "none",
+        doc: "The file with the password that clients must give (AUTH).",
+        put: |c, v| c.client.password_file = v.text().map(PathBuf::from),
+        get: |c| path(c.client.password_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "client.max_clients",
+        kind: Kind::Count { min: 1, max: 1_000_000, or: None },
+        default: "10000",
+        doc: "Client connections; one more is refused.",
+        put: |c, v| c.client.max_clients = v.count(),
+        get: |c| Value::Count(c.client.max_clients as u64),
+        ..BLANK
+    },
+    Setting {
+        key: "client.idle_timeout",
+        kind: Kind::Span { min: secs(1), max: secs(365 * DAY), zero: Some("never") },
+        default: "0s",
+        doc: "A client that sends nothing for so long is disconnected.",
+        put: |c, v| c.client.idle_timeout = v.span(),
+        get: |c| Value::Span(c.client.idle_timeout),
+        ..BLANK
+    },
+    Setting {
+        key: "client.output_buffer_limit",
+        kind: Kind::Size { min: MIB, max: 64 * GIB, zero: None },
+        default: "1GiB",
+        doc: "A client that lets more bytes of replies pile up is disconnected.",
+        more: "At least `client.max_value_size`.",
+        put: |c, v| c.client.output_buffer_limit = v.size(),
+        get: |c| Value::Size(c.client.output_buffer_limit),
+        ..BLANK
+    },
+    Setting {
+        key: "client.max_value_size",
+        kind: Kind::Size { min: KIB, max: 512 * MIB, zero: None },
+        default: "512MiB",
+        doc: "The largest key or value that a client may send.",
+        put: |c, v| c.client.max_value_size = v.size(),
+        get: |c| Value::Size(c.client.max_value_size),
+        ..BLANK
+    },
+    Setting {
+        key: "client.danger_allow_anonymous",
+        kind: Kind::Switch,
+        default: "false",
+        doc: "Lets clients in from beyond loopback without a password.",
+        put: |c, v| c.client.danger_allow_anonymous = v.switch(),
+        get: |c| Value::Switch(c.client.danger_allow_anonymous),
+        ..BLANK
+    },
+    Setting {
+        key: "admin.listen",
+        kind: Kind::Addresses,
+        default: "127.0.0.1:9400",
+        doc: "Where metrics, status and the status page are served (HTTP, read-only).",
+        more: "Empty: not at all. Nothing here asks for a password: do not open it to strangers.",
+        put: |c, v| c.admin.listen = v.addresses(),
+        get: |c| Value::Addresses(c.admin.listen.clone()),
+        ..BLANK
+    },
+    Setting {
+        key: "admin.socket",
+        kind: Kind::Path,
+        fallback: "admin.sock in `node.data_dir`",
+        doc: "The unix socket through which the node is told to act.",
+        put: |c, v| {
+            if let Some(socket) = v.text() {
+                c.admin.socket = socket.into();
+            }
+        },
+        get: |c| path(Some(&c.admin.socket)),
+        ..BLANK
+    },
+    Setting {
+        key: "memory.limit",
+        kind: Kind::Memory { min: 4 * MIB },
+        default: "60%",
+        flag: Some("memory"),
+        doc: "The memory budget of the store.",
+        more: "A share is of the machine's memory, or of its control group's. Connections and \
+               buffers come on top.",
+        put: |c, v| c.memory.limit = v.size(),
+        get: |c| Value::Size(c.memory.limit),
+        ..BLANK
+    },
+    Setting {
+        key: "memory.policy",
+        kind: Kind::Choice(&["evict", "refuse"]),
+        default: "evict",
+        doc: "What happens to a write when the budget is used up: others make room, or OOM.",
+        put: |c, v| c.memory.policy = chosen(&POLICY, v),
+        get: |c| word(&POLICY, c.memory.policy),
+        ..BLANK
+    },
+    Setting {
+        key: "log.level",
+        kind: Kind::Filter,
+        default: "info",
+        doc: "What is logged, such as `info` or `info,chickadee::transport=debug`.",
+        put: |c, v| c.log.level = v.text().unwrap_or_default(),
+        get: |c| text(Some(&c.log.level)),
+        ..BLANK
+    },
+    Setting {
+        key: "log.format",
+        kind: Kind::Choice(&["auto", "text", "json"]),
+        default: "auto",
+        doc: "The shape of log lines; `auto` leaves the time to systemd's journal.",
+        put: |c, v| c.log.format = chosen(&FORMAT, v),
+        get: |c| word(&FORMAT, c.log.format),
+        ..BLANK
+    },
+];
