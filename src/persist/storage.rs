@@ -1,0 +1,186 @@
+//! Small named files, written whole or not at all, in a folder that one process owns.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use thiserror::Error;
+
+/// Why storage did not do as asked.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum StorageError {
+    /// Another process owns the folder. Nothing was touched; stop it or choose another folder.
+    #[error("{0} is in use by another process")]
+    InUse(String),
+    /// The operating system refused. A file that was to be written still has its old contents.
+    #[error("{what} {path}: {source}")]
+    Io {
+        /// What was tried, as a verb.
+        what: &'static str,
+        /// The file or folder.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Named files of a node.
+///
+/// Every call blocks the thread for as long as the disk takes.
+pub trait Storage: Send + Sync + 'static {
+    /// The contents of `name`; `None` if there is no such file.
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError>;
+
+    /// Replaces the contents of `name`: once this returns they outlive a power cut, and until then
+    /// the old ones are whole.
+    fn write(&self, name: &str, contents: &[u8]) -> Result<(), StorageError>;
+
+    /// Where `name` is, for messages.
+    fn describe(&self, name: &str) -> String;
+}
+
+/// A folder of the file system, owned until this is dropped.
+#[derive(Debug)]
+pub struct DirectoryStorage {
+    folder: PathBuf,
+    /// Held for its lock, which the system takes back when the process ends, however it ends.
+    _lock: File,
+}
+
+const LOCK_FILE: &str = "lock";
+
+impl DirectoryStorage {
+    /// Takes ownership of `folder`, which is made (for this user alone) if it does not exist.
+    pub fn open(folder: &Path) -> Result<Self, StorageError> {
+        let fault = |what| fault(what, folder);
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(fault("cannot make the folder"))?;
+        let path = folder.join(LOCK_FILE);
+        let lock = private().create(true).truncate(false).open(&path);
+        let lock = lock.map_err(fault("cannot write to the folder"))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(StorageError::InUse(folder.display().to_string())),
+            Err(TryLockError::Error(error)) => Err(fault("cannot lock the folder")(error)),
+        }
+    }
+
+    fn replace(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
+        let temporary = path.with_extension("new");
+        let mut file = private().create(true).truncate(true).open(&temporary)?;
+        file.write_all(contents)?;
+        file.sync_all()?;
+        fs::rename(&temporary, path)?;
+        // The rename itself is durable only once the folder is.
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.write(true).mode(0o600);
+    options
+}
+
+fn fault(what: &'static str, path: &Path) -> impl Fn(io::Error) -> StorageError {
+    let path = path.display().to_string();
+    move |source| StorageError::Io { what, path: path.clone(), source }
+}
+
+impl Storage for DirectoryStorage {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        let path = self.folder.join(name);
+        match fs::read(&path) {
+            Ok(contents) => Ok(Some(contents)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fault("cannot read", &path)(error)),
+        }
+    }
+
+    fn write(&self, name: &str, contents: &[u8]) -> Result<(), StorageError> {
+        let path = self.folder.join(name);
+        self.replace(&path, contents).map_err(fault("cannot write", &path))
+    }
+
+    fn describe(&self, name: &str) -> String {
+        self.folder.join(name).display().to_string()
+    }
+}
+
+/// Files in memory. Clones share them, so that a simulated node finds its files after a crash.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStorage {
+    files: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+}
+
+impl Storage for MemoryStorage {
+    fn read(&self, name: &str) -> Result<Option<Vec<u8>>, StorageError> {
+        Ok(self.files.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned())
+    }
+
+    fn write(&self, name: &str, contents: &[u8]) -> Result<(), StorageError> {
+        let mut files = self.files.lock().unwrap_or_else(PoisonError::into_inner);
+        files.insert(name.to_owned(), contents.to_owned());
+        Ok(())
+    }
+
+    fn describe(&self, name: &str) -> String {
+        format!("{name} (in memory)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    /// What both implementations promise.
+    fn contract(storage: &dyn Storage) {
+        assert!(storage.read("a").unwrap().is_none());
+        storage.write("a", b"one").unwrap();
+        storage.write("b", b"other").unwrap();
+        storage.write("a", b"").unwrap();
+        assert_eq!(storage.read("a").unwrap().unwrap(), b"");
+        assert_eq!(storage.read("b").unwrap().unwrap(), b"other");
+        assert!(storage.describe("a").contains('a'));
+    }
+
+    #[test]
+    fn files_are_replaced_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        contract(&DirectoryStorage::open(&folder.path().join("made/anew")).unwrap());
+        contract(&MemoryStorage::default());
+    }
+
+    #[test]
+    fn a_folder_has_one_owner_and_is_private() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("data");
+        let owner = DirectoryStorage::open(&inner).unwrap();
+        owner.write("a", b"x").unwrap();
+        assert!(matches!(DirectoryStorage::open(&inner), Err(StorageError::InUse(_))));
+        drop(owner);
+        let next = DirectoryStorage::open(&inner).unwrap();
+        assert_eq!(next.read("a").unwrap().unwrap(), b"x");
+        for (path, mode) in [(inner.clone(), 0o700), (inner.join("a"), 0o600)] {
+            let permissions = fs::metadata(path).unwrap().permissions();
+            assert_eq!(permissions.mode() & 0o777, mode);
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_the_path() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("plain"), b"").unwrap();
+        let error = DirectoryStorage::open(&folder.path().join("plain")).unwrap_err();
+        assert!(error.to_string().contains("plain"), "{error}");
+    }
+}
