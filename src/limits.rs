@@ -159,3 +159,18 @@ pub const REMOVED_NOTICES_MAX: usize = 4096;
 pub const ANNOUNCE_FANOUT: usize = 8;
 
 const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
+// --- admin HTTP -------------------------------------------------------------------------------
+
+/// Connections of one admin listener; further ones wait in the system's backlog. Scrapers and a
+/// few open status pages need a dozen.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// How long a client of admin HTTP may take for the head of a request; an idle connection ends
+/// then too, so that a few silent ones cannot keep the others out.
+pub const ADMIN_HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// The largest body of an action, in bytes.
+pub const ADMIN_BODY_MAX: usize = 64 * 1024;
+
+/// The longest path of a unix socket: 108 bytes with the closing zero on Linux.
+pub const UNIX_PATH_MAX: usize = 107;

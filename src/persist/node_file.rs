@@ -143,6 +143,7 @@ fn decode(bytes: &[u8]) -> Result<NodeFile, Fault> {
 }
 
 #[cfg(test)]
+#[expect(clippy::indexing_slicing, reason = "a test that spoils bytes knows where they are")]
 mod tests {
     use std::time::Duration;
 
@@ -159,7 +160,7 @@ mod tests {
                 replicas: 2,
                 virtual_nodes: 256,
                 ring_grace: Duration::from_secs(30),
-                tombstone_grace: Duration::from_secs(3600),
+                tombstone_grace: Duration::from_hours(1),
                 revision: 4,
                 origin: 9,
             }),
@@ -168,7 +169,11 @@ mod tests {
     }
 
     fn hex(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        bytes.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(digit).collect()
+    }
+
+    fn digit(nibble: u8) -> char {
+        char::from_digit(nibble.into(), 16).unwrap()
     }
 
     #[test]
