@@ -1,3 +1,7 @@
 //! The `chickadee` program.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    chickadee::cli::run(std::env::args_os())
+}

@@ -352,7 +352,7 @@ impl Metrics {
 /// Series whose labels name members or builds: rendered as text at each scrape, never registered,
 /// because a recorder cannot forget a departed member. The values of their labels are left empty.
 pub mod rendered {
-    use super::{Kind, Row};
+    use crate::metrics::{Kind, Row};
 
     macro_rules! rows {
         ($($name:ident = $metric:literal [$($label:literal),+] $help:literal;)+) => {

@@ -15,17 +15,13 @@ pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|row| row.key == key)
 }
 
-/// Keys that other parts set by name.
+/// Keys that other parts name.
 pub mod keys {
-    /// Seeds.
-    pub const JOIN: &str = "cluster.join";
-    /// The node's name.
-    pub const NAME: &str = "node.name";
-    /// The folder for its data.
-    pub const DATA_DIR: &str = "node.data_dir";
-    /// The secret.
-    pub const SECRET_FILE: &str = "security.secret_file";
-    /// Ports.
+    /// Admin HTTP: its default is where the command line asks.
+    pub const ADMIN_LISTEN: &str = "admin.listen";
+    /// The socket for actions.
+    pub const ADMIN_SOCKET: &str = "admin.socket";
+    /// The ports of clients; those of the next four may be 0 for any.
     pub const CLIENT_LISTEN: &str = "client.listen";
     /// The ports of cluster clients.
     pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
@@ -33,12 +29,20 @@ pub mod keys {
     pub const GOSSIP_LISTEN: &str = "gossip.listen";
     /// The QUIC port.
     pub const PEER_LISTEN: &str = "peer.listen";
-    /// Admin HTTP.
-    pub const ADMIN_LISTEN: &str = "admin.listen";
+    /// The cluster's name.
+    pub const CLUSTER_NAME: &str = "cluster.name";
+    /// Seeds.
+    pub const JOIN: &str = "cluster.join";
+    /// How long leaving may take.
+    pub const LEAVE_TIMEOUT: &str = "cluster.leave_timeout";
     /// The memory budget.
     pub const MEMORY_LIMIT: &str = "memory.limit";
-    /// Opens client ports beyond loopback without a password.
-    pub const ALLOW_ANONYMOUS: &str = "client.danger_allow_anonymous";
+    /// The folder for data.
+    pub const DATA_DIR: &str = "node.data_dir";
+    /// The node's name.
+    pub const NAME: &str = "node.name";
+    /// The secret.
+    pub const SECRET_FILE: &str = "security.secret_file";
 }
 
 const ACKS: [(&str, Acks); 3] = [("one", Acks::One), ("quorum", Acks::Quorum), ("all", Acks::All)];

@@ -2,8 +2,9 @@
 //!
 //! `storage` is the port: small files written whole, in a folder that one process owns; the
 //! simulator has it in memory. `node_file` is the one file of a node: who it is and what it must
-//! not forget. The cache's data is not here: a node that restarts is filled by its peers.
+//! not forget. `machine` is what the settings' defaults ask of the host. The cache's data is not here: a node that restarts is filled by its peers.
 
+pub mod machine;
 pub mod node_file;
 pub mod storage;
 

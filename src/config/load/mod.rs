@@ -163,6 +163,9 @@ impl Loaded {
     }
 }
 
+/// How every variable of ours begins.
+pub const VARIABLE_PREFIX: &str = "CHICKADEE_";
+
 /// Variables that begin like a setting's and belong to other parts of the program.
 pub const OTHER_VARIABLES: &[&str] = &[PASSWORD_VARIABLE];
 
@@ -340,7 +343,7 @@ fn place(file: FileText<'_>, offset: usize) -> Origin {
 
 fn read_environment(environment: &BTreeMap<String, String>) -> Result<Vec<Given>, ConfigError> {
     let mut given = Vec::new();
-    let ours = environment.iter().filter(|(name, _)| name.starts_with("CHICKADEE_"));
+    let ours = environment.iter().filter(|(name, _)| name.starts_with(VARIABLE_PREFIX));
     for (name, text) in ours.filter(|(name, _)| !OTHER_VARIABLES.contains(&name.as_str())) {
         let origin = Origin::Variable(name.clone());
         let Some(row) = SETTINGS.iter().find(|row| row.variable() == *name) else {

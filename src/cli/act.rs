@@ -1,0 +1,45 @@
+//! Verbs that make a node act, through its socket.
+
+use std::time::Duration;
+
+use crate::admin::status::Left;
+use crate::cli::ask::Ask;
+use crate::cli::failure::Failure;
+use crate::cli::output::{self, Output, Page};
+use crate::config::settings::find;
+use crate::config::settings::keys;
+use crate::types::units::{format_span, parse_span};
+
+/// What an action may take beyond the time that the node gives itself.
+const SLACK: Duration = Duration::from_secs(10);
+
+/// `leave`: exit 1 if slots remained whose only copy went with the node.
+pub(super) async fn leave(
+    ask: &Ask,
+    timeout: Option<Duration>,
+    output: Output,
+) -> Result<(), Failure> {
+    let default = find(keys::LEAVE_TIMEOUT).and_then(|row| parse_span(row.default).ok());
+    // The node may have been given a longer time than the default: it is the one that knows.
+    let patience = timeout.or_else(|| default.map(|span| span * 4)).unwrap_or(SLACK) + SLACK;
+    let path = match timeout {
+        Some(span) => format!("/v1/leave?timeout={}", format_span(span)),
+        None => "/v1/leave".to_owned(),
+    };
+    output::note("leaving: slots are handed over");
+    let left: Left = ask.post(&path, patience).await?;
+    let json = serde_json::json!({ "slots_remaining": left.slots_remaining });
+    let rows = vec![vec!["left".to_owned()]];
+    output.page(&Page { json, head: &[], rows })?;
+    match left.slots_remaining {
+        0 => Ok(()),
+        slots => Err(Failure::Failed(format!("{slots} slots had no other complete copy"))),
+    }
+}
+
+/// `form`.
+pub(super) async fn form(ask: &Ask, output: Output) -> Result<(), Failure> {
+    let _nothing_to_say: serde_json::Value = ask.post("/v1/form", SLACK).await?;
+    let json = serde_json::json!({ "formed": true });
+    output.page(&Page { json, head: &[], rows: vec![vec!["formed".to_owned()]] })
+}

@@ -1,0 +1,409 @@
+//! The program from outside: exit codes, messages, and what it prints of a made-up node.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set up has failed")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use chickadee::admin::status::{
+    Addresses, Copy, Explained, Left, Located, Member, MemberCounts, NodeStatus, Peer, Replica,
+    Ring, RingNode, RingStatus, Role, SlotFilter, SlotRow, Stamp, Status, StoreStatus,
+};
+use chickadee::admin::{Bound, Source};
+use chickadee::config::AdminConfig;
+use chickadee::metrics::Metrics;
+use chickadee::tasks::{BoxFuture, TaskGroup};
+use chickadee::types::{Db, MemberState, Phase, WallMillis};
+
+/// The program, with nothing of this process's surroundings.
+fn program(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee"));
+    command.env_clear().stdin(Stdio::null()).args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> (i32, String, String) {
+    finished(program(arguments).output().unwrap())
+}
+
+fn finished(output: Output) -> (i32, String, String) {
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
+}
+
+// --- without a node ------------------------------------------------------------------------
+
+#[test]
+fn wrong_usage_and_settings_exit_2_with_one_line_that_says_where() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bad.toml");
+    std::fs::write(&file, "[cluster]\nreplicsa = 3\n").unwrap();
+    let file = file.to_str().unwrap();
+    for (arguments, part) in [
+        (vec!["serve", "--replicas", "9"], "flag --replicas: cluster.replicas: 9 is out of range"),
+        (vec!["serve", "--config", file], "bad.toml:2:1: unknown setting \"cluster.replicsa\""),
+        (vec!["config", "check", file], "did you mean \"cluster.replicas\"?"),
+        (vec!["serve", "--config", "/does/not/exist"], "cannot read the settings file"),
+        (vec!["serve", "--set", "gossip.listen=0.0.0.0:7400"], "chickadee keygen --out FILE"),
+        (vec!["serve", "--set", "client.listen=0.0.0.0:6379"], "client.password_file"),
+        (vec!["leave", "--addr", "127.0.0.1:9400"], "--socket PATH"),
+        (vec!["status", "--addr", "nowhere"], "not HOST:PORT"),
+    ] {
+        let (code, out, err) = run(&arguments);
+        assert_eq!((code, out.as_str()), (2, ""), "{arguments:?}: {err}");
+        assert!(err.contains(part), "{arguments:?}: {err}");
+        assert_eq!(err.lines().count(), 1, "{arguments:?}: {err}");
+    }
+    let (code, _, err) = run(&["statsu"]);
+    assert!(code == 2 && err.contains("'status'"), "{err}");
+}
+
+#[test]
+fn an_unknown_variable_is_refused_with_the_nearest_name() {
+    let mut command = program(&["config", "check"]);
+    let output = command.env("CHICKADEE_CLUSTER_REPLICA", "3").output().unwrap();
+    let (code, _, err) = finished(output);
+    assert_eq!(code, 2);
+    assert!(err.contains("did you mean \"CHICKADEE_CLUSTER_REPLICAS\"?"), "{err}");
+}
+
+#[test]
+fn a_node_that_is_not_there_exits_3_and_waiting_for_it_4() {
+    let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("none.sock");
+    let socket = socket.to_str().unwrap();
+    assert_eq!(run(&["status", "--addr", &free]).0, 3);
+    assert_eq!(run(&["get", "a", "--addr", &free]).0, 3);
+    assert_eq!(run(&["leave", "--socket", socket]).0, 3);
+    let (code, _, err) = run(&["status", "--wait", "ready", "--timeout", "300ms", "--addr", &free]);
+    assert_eq!(code, 4);
+    assert!(err.contains("not reached within 300ms: no node answers"), "{err}");
+}
+
+#[test]
+fn settings_are_shown_with_their_origin() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    std::fs::write(&file, "[cluster]\nreplicas = 3\n").unwrap();
+    let mut command = program(&["config", "show", "--origin", "--config", file.to_str().unwrap()]);
+    let output = command.env("CHICKADEE_NODE_ZONE", "z1").arg("--acks").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "--acks is no flag");
+    let mut command = program(&["config", "show", "--origin", "--config", file.to_str().unwrap()]);
+    command.env("CHICKADEE_NODE_ZONE", "z1").args(["--cluster-acks", "all"]);
+    let (code, out, _) = finished(command.output().unwrap());
+    assert_eq!(code, 0);
+    assert!(out.contains("a.toml:2:12\n"), "{out}");
+    assert!(out.contains("zone = \"z1\"  # environment variable CHICKADEE_NODE_ZONE\n"), "{out}");
+    assert!(out.contains("acks = \"all\"  # flag --cluster-acks\n"), "{out}");
+    assert!(out.contains("weight = 1  # default\n"), "{out}");
+}
+
+#[test]
+fn the_example_is_a_file_that_is_good() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("example.toml");
+    std::fs::write(&file, run(&["config", "example"]).1).unwrap();
+    assert_eq!(run(&["config", "check", file.to_str().unwrap()]).0, 0);
+}
+
+#[test]
+fn a_secret_is_private_and_never_overwritten() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("secret");
+    let arguments = ["keygen", "--out", file.to_str().unwrap()];
+    assert_eq!(run(&arguments).0, 0);
+    let first = std::fs::read(&file).unwrap();
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    assert_eq!(run(&arguments).0, 1);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    let (code, out, err) = run(&["keygen"]);
+    assert_eq!((code, out.trim_end().len(), err.as_str()), (0, 64, ""));
+}
+
+// --- a made-up node ------------------------------------------------------------------------
+
+/// A node that is alone, holds one key, and is ready or not.
+struct MadeUp {
+    client: SocketAddr,
+    ready: AtomicBool,
+}
+
+impl Source for MadeUp {
+    fn status(&self) -> Status {
+        let none = SocketAddr::from(([127, 0, 0, 1], 1));
+        Status {
+            node: NodeStatus { id: "0f".into(), name: "n1".into(), version: "0.1.0".into() },
+            cluster: "c".into(),
+            ready: self.ready.load(Ordering::Relaxed),
+            phase: Phase::Active,
+            fenced: None,
+            members: MemberCounts { alive: 1, ..MemberCounts::default() },
+            ring: RingStatus { placement_id: "00ff".into(), nodes: 1, ..RingStatus::default() },
+            store: StoreStatus { keys: 1, ..StoreStatus::default() },
+            uptime_seconds: 3.0,
+            addresses: Addresses {
+                client: self.client,
+                cluster: none,
+                gossip: none,
+                peer: none,
+                admin: None,
+            },
+        }
+    }
+
+    fn members(&self) -> Vec<Member> {
+        vec![Member {
+            id: "0f".into(),
+            name: "n1".into(),
+            state: MemberState::Alive,
+            phase: Phase::Active,
+            since: Stamp(WallMillis(0)),
+            gossip: SocketAddr::from(([127, 0, 0, 1], 1)),
+            peer: None,
+            client: Some(self.client),
+            cluster: None,
+            admin: None,
+            zone: None,
+            weight: 1,
+            generation: 1,
+            version: Some("0.1.0".into()),
+            rtt_seconds: None,
+            is_self: true,
+        }]
+    }
+
+    fn peers(&self) -> Vec<Peer> {
+        Vec::new()
+    }
+
+    fn ring(&self) -> Ring {
+        let node = RingNode {
+            id: "0f".into(),
+            name: "n1".into(),
+            zone: None,
+            weight: 1,
+            slots_owned: 16_384,
+            slots_replica: 0,
+        };
+        Ring { placement_id: "00ff".into(), replicas: 1, nodes: vec![node] }
+    }
+
+    fn locate(&self, key: &[u8]) -> Located {
+        let replica = Replica {
+            id: "0f".into(),
+            name: "n1".into(),
+            role: Role::Owner,
+            state: MemberState::Alive,
+            complete: true,
+            acting: true,
+        };
+        let key = String::from_utf8_lossy(key).into_owned();
+        Located { key, slot: 7, replicas: vec![replica] }
+    }
+
+    fn explain(&self, _db: Db, key: Bytes) -> BoxFuture<'_, Explained> {
+        let copy = Copy {
+            name: "n1".into(),
+            present: true,
+            version: Some("1.2".into()),
+            expires_at: None,
+            bytes: Some(5),
+            error: None,
+        };
+        let key = String::from_utf8_lossy(&key).into_owned();
+        Box::pin(async { Explained { key, slot: 7, copies: vec![copy] } })
+    }
+
+    fn slots(&self, _filter: SlotFilter) -> Vec<SlotRow> {
+        Vec::new()
+    }
+
+    fn ready(&self) -> Result<(), Vec<String>> {
+        Ok(())
+    }
+
+    fn metrics(&self) -> String {
+        Metrics::new().1.render()
+    }
+
+    fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>> {
+        let slots_remaining = timeout.map_or(0, |_| 3);
+        Box::pin(async move { Ok(Left { slots_remaining }) })
+    }
+
+    fn form(&self) -> BoxFuture<'_, Result<(), String>> {
+        Box::pin(async { Err("already a member".to_owned()) })
+    }
+}
+
+/// Serves a made-up node while `body` runs with its address, its socket and itself.
+fn with_node(client: SocketAddr, body: impl FnOnce(&str, &str, &MadeUp) + Send) {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("admin.sock");
+    let node = Arc::new(MadeUp { client, ready: true.into() });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
+    let config = AdminConfig { listen, socket: socket.clone() };
+    let bound = runtime.block_on(Bound::bind(&config)).unwrap();
+    let address = bound.addresses().first().unwrap().to_string();
+    let group = TaskGroup::new();
+    let (done, wait) = tokio::sync::oneshot::channel::<()>();
+    std::thread::scope(|scope| {
+        let shared = Arc::clone(&node);
+        scope.spawn(|| {
+            runtime.block_on(async {
+                bound.serve(shared, &group);
+                let _either_way_it_is_done = wait.await;
+                group.stop_and_join(Duration::from_secs(5)).await;
+            });
+        });
+        // Dropped when the body ends, also by a failed assertion.
+        let _done = done;
+        body(&address, socket.to_str().unwrap(), &node);
+    });
+}
+
+fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+#[test]
+fn looking_prints_tables_json_and_plain_columns() {
+    with_node(nowhere(), |address, socket, _| {
+        let (code, out, err) = run(&["members", "--addr", address]);
+        assert_eq!((code, err.as_str()), (0, ""));
+        let head = out.lines().next().unwrap();
+        assert!(head.starts_with("NODE") && head.ends_with("VERSION"), "{out}");
+        assert!(out.contains("n1 (this node)"), "{out}");
+        let (_, out, _) = run(&["members", "--json", "--socket", socket]);
+        let members: serde_json::Value = serde_json::from_str(&out).unwrap();
+        assert_eq!(members[0]["since"], "1970-01-01T00:00:00.000Z");
+        let (_, out, _) = run(&["ring", "locate", "a b", "--format", "plain", "--addr", address]);
+        assert_eq!(out, "7\tn1\towner\talive\tyes\tyes\n");
+        let (_, out, _) = run(&["explain", "k", "--format", "plain", "--addr", address]);
+        assert_eq!(out, "7\tn1\tyes\t1.2\t-\t5\n");
+        let (_, out, _) = run(&["ring", "--format", "plain", "--addr", address]);
+        assert_eq!(out, "n1\t-\t1\t16384\t0\n");
+        let (code, out, _) = run(&["stats", "--json", "--addr", address]);
+        assert!(code == 0 && out.contains("\"reads_total_hit\": 0.0"), "{out}");
+    });
+}
+
+#[test]
+fn a_node_that_is_not_ready_is_unhealthy() {
+    with_node(nowhere(), |address, _, node| {
+        assert_eq!(run(&["status", "--addr", address]).0, 0);
+        for goal in ["ready", "converged", "replicated"] {
+            assert_eq!(run(&["status", "--wait", goal, "--addr", address]).0, 0, "{goal}");
+        }
+        node.ready.store(false, Ordering::Relaxed);
+        let (code, out, err) = run(&["status", "--addr", address]);
+        assert_eq!((code, err.as_str()), (1, ""));
+        assert!(out.contains("not ready, active"), "{out}");
+        let wait = ["status", "--wait", "ready", "--timeout", "300ms", "--addr", address];
+        assert_eq!(run(&wait).0, 4);
+    });
+}
+
+#[test]
+fn actions_go_through_the_socket() {
+    with_node(nowhere(), |_, socket, _| {
+        let (code, out, _) = run(&["leave", "--json", "--socket", socket]);
+        assert_eq!((code, out.contains("\"slots_remaining\": 0")), (0, true), "{out}");
+        let (code, _, err) = run(&["leave", "--timeout", "5s", "--socket", socket]);
+        assert!(code == 1 && err.contains("3 slots had no other complete copy"), "{err}");
+        let (code, _, err) = run(&["form", "--socket", socket]);
+        assert_eq!((code, err.as_str()), (1, "chickadee: already a member\n"));
+    });
+}
+
+/// A client port that expects these commands, in RESP, and answers each with these bytes.
+fn client_port(
+    turns: Vec<(&'static str, &'static str)>,
+) -> (SocketAddr, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let serving = std::thread::spawn(move || {
+        let (stream, _) = listener.accept().unwrap();
+        let mut reader = BufReader::new(stream.try_clone().unwrap());
+        for (expected, answer) in turns {
+            assert_eq!(read_command(&mut reader), expected);
+            (&stream).write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    (address, serving)
+}
+
+fn read_command(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    let count: usize = line.trim_end().strip_prefix('*').unwrap().parse().unwrap();
+    let mut parts = Vec::new();
+    for _ in 0..count {
+        let mut head = String::new();
+        reader.read_line(&mut head).unwrap();
+        let length: usize = head.trim_end().strip_prefix('$').unwrap().parse().unwrap();
+        let mut bytes = vec![0; length + 2];
+        reader.read_exact(&mut bytes).unwrap();
+        bytes.truncate(length);
+        parts.push(String::from_utf8(bytes).unwrap());
+    }
+    parts.join(" ")
+}
+
+fn talk(turns: Vec<(&'static str, &'static str)>, arguments: &[&str], expected: (i32, &str, &str)) {
+    let (client, serving) = client_port(turns);
+    with_node(client, |address, _, _| {
+        let mut command = program(arguments);
+        let output = command.args(["--addr", address]).output().unwrap();
+        let (code, out, err) = finished(output);
+        assert_eq!((code, out.as_str(), err.as_str()), expected, "{arguments:?}");
+    });
+    serving.join().unwrap();
+}
+
+#[test]
+fn data_goes_through_the_client_port() {
+    talk(vec![("GET k", "$3\r\na\r\n\r\n")], &["get", "k", "--format", "plain"], (0, "a\r\n", ""));
+    talk(vec![("GET k", "$-1\r\n")], &["get", "k"], (1, "", "chickadee: no such key\n"));
+    talk(
+        vec![("SELECT 3", "+OK\r\n"), ("SET k v PX 1500", "+OK\r\n")],
+        &["set", "k", "v", "--ttl", "1.5s", "--db", "3"],
+        (0, "OK\n", ""),
+    );
+    talk(vec![("DEL a b", ":1\r\n")], &["del", "a", "b"], (0, "1\n", ""));
+    talk(vec![("PTTL k", ":-1\r\n")], &["ttl", "k"], (0, "no expiry\n", ""));
+    talk(vec![("PTTL k", ":-2\r\n")], &["ttl", "k"], (1, "", "chickadee: no such key\n"));
+    talk(
+        vec![
+            ("SCAN 0 MATCH * COUNT 1000", "*2\r\n$1\r\n9\r\n*1\r\n$1\r\na\r\n"),
+            ("SCAN 9 MATCH * COUNT 1000", "*2\r\n$1\r\n0\r\n*1\r\n$2\r\n\x1bb\r\n"),
+        ],
+        &["scan"],
+        (0, "a\n\\u{1b}b\n", ""),
+    );
+    let refused = "chickadee: NOAUTH Authentication required.\n";
+    talk(vec![("GET k", "-NOAUTH Authentication required.\r\n")], &["get", "k"], (1, "", refused));
+}
+
+#[test]
+fn help_names_every_verb() {
+    let (code, out, _) = run(&["--help"]);
+    assert_eq!(code, 0);
+    for verb in [
+        "serve", "dev", "status", "members", "ring", "slots", "peers", "stats", "explain", "get",
+        "set", "del", "ttl", "scan", "leave", "form", "keygen", "config", "version",
+    ] {
+        let named = out.lines().any(|line| line.trim_start().starts_with(&format!("{verb} ")));
+        assert!(named, "{verb}: {out}");
+    }
+    assert!(Path::new(env!("CARGO_BIN_EXE_chickadee")).exists());
+}
