@@ -174,3 +174,25 @@ pub const ADMIN_BODY_MAX: usize = 64 * 1024;
 
 /// The longest path of a unix socket: 108 bytes with the closing zero on Linux.
 pub const UNIX_PATH_MAX: usize = 107;
+
+// --- connections of clients -------------------------------------------------------------------
+
+/// Requests that a connection runs before it writes their replies.
+pub const BATCH_REQUESTS_MAX: usize = 1024;
+
+/// Bytes of replies at which a connection stops starting requests and writes.
+pub const BATCH_REPLY_BYTES: usize = 256 * 1024;
+
+/// Room for one read of a connection that is idle, and of one that fills its room every time.
+pub const READ_ROOM: (usize, usize) = (1024, 64 * 1024);
+
+/// Buffers of a connection that have grown beyond this are given back after use.
+pub const BUFFER_KEPT_MAX: usize = 64 * 1024;
+
+/// How long a refused connection may take to be told why.
+pub const REFUSAL_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// The longest name or library name that a connection may give itself.
+pub const CLIENT_NAME_MAX: usize = 1024;
+
+const _: () = assert!(READ_ROOM.1 <= BUFFER_KEPT_MAX);

@@ -386,13 +386,45 @@ pub fn lookup(name: &[u8]) -> Option<&'static Row> {
     }
 }
 
+/// How many commands there are; subcommands are not counted apart.
+pub const COUNT: usize = TABLE.len();
+
+/// Above every number of a row.
+const NUMBERS: usize = 300;
+
+/// Row number + 1 by wire number; a subcommand's is its container's, 0 is none.
+static PLACE: [u8; NUMBERS] = {
+    let mut places = [0; NUMBERS];
+    let mut row = 0;
+    while row < TABLE.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "asserted above: fewer than 256 rows")]
+        let place = row as u8 + 1;
+        places[TABLE[row].id as usize] = place;
+        let mut sub = 0;
+        while sub < TABLE[row].subcommands.len() {
+            places[TABLE[row].subcommands[sub].id as usize] = place;
+            sub += 1;
+        }
+        row += 1;
+    }
+    places
+};
+
+/// The position of a row in [`ROWS`]; a subcommand's is its container's.
+pub fn place(row: &Row) -> Option<usize> {
+    usize::from(*PLACE.get(usize::from(row.id.wire()))?).checked_sub(1)
+}
+
 /// The row of the command with this number; subcommands, which never travel, have none.
 pub fn by_wire(wire: u16) -> Option<&'static Row> {
-    // The commands that run at slots come first, with their place as their number.
-    let guess = usize::from(wire).checked_sub(1).and_then(|place| ROWS.get(place));
-    guess
-        .filter(|row| row.id.wire() == wire)
-        .or_else(|| ROWS.iter().find(|row| row.id.wire() == wire))
+    by_number(wire).filter(|row| !row.name.contains('|'))
+}
+
+/// The row of the command or subcommand with this number.
+pub fn by_number(number: u16) -> Option<&'static Row> {
+    let place = usize::from(*PLACE.get(usize::from(number))?).checked_sub(1)?;
+    let row = ROWS.get(place)?;
+    std::iter::once(row).chain(row.subcommands).find(|row| row.id.wire() == number)
 }
 
 /// The row of a subcommand by the name that a client sends, in any case of letters.
@@ -416,6 +448,9 @@ mod tests {
             for sub in row.subcommands {
                 assert_eq!(sub.name.split_once('|').map(|(name, _)| name), Some(row.name));
                 assert_eq!(lookup_subcommand(row, sub.last_name().as_bytes()), Some(sub));
+                assert_eq!(by_number(sub.id.wire()), Some(sub));
+                assert_eq!(by_wire(sub.id.wire()), None);
+                assert_eq!(place(sub), place(row));
             }
         }
         for name in [&b""[..], b"gets", b"nope", b"a name that is far too long to be one"] {

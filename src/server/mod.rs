@@ -1,1 +1,91 @@
-//! (server)
+//! The front end for Redis clients: listeners, connections, and the commands that are not about
+//! keys.
+//!
+//! ```text
+//!   listener ─ accepted ─► a shard thread: connection
+//!                            read ─► parse every whole request ─► start each ─► one write
+//!                                        about the connection: local
+//!                                        about the node:       about, describe, topology
+//!                                        about keys:           Backend::start
+//! ```
+//!
+//! A [`Server`] is shared by all threads: options, the registry of clients and counters. Each
+//! thread serves its connections with a [`Backend`] of its own, so that a command never changes
+//! threads. A reply that is still under way does not hold up the requests behind it, but replies
+//! leave in the order of the requests.
+
+mod about;
+pub mod backend;
+pub mod clients;
+mod connection;
+mod describe;
+mod listener;
+mod local;
+mod password;
+mod replies;
+mod session;
+pub mod stats;
+mod topology;
+
+use std::sync::Arc;
+
+pub use backend::{
+    Backend, CommandCall, DatabaseFacts, Port, ServerFacts, SlotRange, Started, Topology,
+    TopologyNode,
+};
+pub use listener::Accepted;
+pub use password::Password;
+
+use crate::clock::SharedClock;
+use crate::config::ClientConfig;
+use crate::metrics::ServerMetrics;
+use crate::server::clients::Clients;
+use crate::server::stats::CommandStats;
+use crate::server::topology::ReplyCache;
+
+/// The version of Redis whose behaviour clients may expect; several read nothing but this.
+pub const REDIS_VERSION: &str = "7.2.4";
+
+/// The version of this program.
+pub const CHICKADEE_VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the connections of all threads share.
+pub struct Server {
+    config: ClientConfig,
+    password: Option<Password>,
+    clock: SharedClock,
+    metrics: ServerMetrics,
+    clients: Arc<Clients>,
+    stats: CommandStats,
+    cluster_replies: ReplyCache,
+}
+
+impl Server {
+    /// A front end without listeners. Without a password every client may do everything.
+    pub fn new(
+        config: ClientConfig,
+        password: Option<Password>,
+        clock: SharedClock,
+        metrics: ServerMetrics,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            config,
+            password,
+            clock,
+            metrics,
+            clients: Arc::default(),
+            stats: CommandStats::default(),
+            cluster_replies: ReplyCache::default(),
+        })
+    }
+
+    /// The clients that are connected.
+    pub fn clients(&self) -> &Clients {
+        &self.clients
+    }
+
+    /// How often commands ran, failed, and how long they took.
+    pub const fn stats(&self) -> &CommandStats {
+        &self.stats
+    }
+}

@@ -1,0 +1,429 @@
+//! One connection: read, run every whole request, write, and again.
+//!
+//! A batch is what one read brought (within bounds). Its requests are started in their order; a
+//! reply that is under way holds up none behind it, but for two cases in which order could be seen:
+//! a large write that travels beside the lane is waited for before the next command on its slot,
+//! and commands over the whole keyspace wait for all before them and are waited for. Then all
+//! replies leave in one write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+
+use crate::clock::{sleep_until, within};
+use crate::command::{CommandError, Flags, Row, Runs, parse};
+use crate::limits;
+use crate::resp::{Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors};
+use crate::server::clients::Client;
+use crate::server::local::{self, After};
+use crate::server::replies::Replies;
+use crate::server::session::{Answers, Session};
+use crate::server::stats::{BatchCounts, Route};
+use crate::server::{Backend, CommandCall, Port, Server, Started, about};
+use crate::types::Slot;
+
+/// Why a connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The client closed it, or it broke.
+    ByClient,
+    /// `QUIT`, or what Redis takes for an attack.
+    Quit,
+    /// `CLIENT KILL`, or the node is stopping.
+    Told,
+    /// Nothing came for `client.idle_timeout`.
+    Idle,
+    /// The bytes were no requests.
+    Protocol,
+    /// Replies beyond `client.output_buffer_limit`.
+    Output,
+}
+
+/// What follows a batch.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// All requests that were there have run.
+    Read,
+    /// There are more.
+    Run,
+    /// The connection ends once the replies are written.
+    End(Ended),
+}
+
+/// What must have been answered before commands that could see the order.
+#[derive(Debug, Default)]
+struct Barrier {
+    /// Slots with a large write under way.
+    slots: Vec<Slot>,
+    /// Whether a command over the keyspace is under way.
+    keyspace: bool,
+}
+
+/// A connection with everything it needs.
+pub(super) struct Connection<'a, B, S> {
+    server: &'a Server,
+    backend: &'a B,
+    client: Arc<Client>,
+    port: Port,
+    stream: S,
+    session: Session,
+    parser: RequestParser,
+    input: Vec<u8>,
+    /// Bytes the input must hold before parsing makes sense.
+    needed: usize,
+    room: usize,
+    replies: Replies,
+    barrier: Barrier,
+    counts: BatchCounts,
+}
+
+impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
+    pub(super) fn new(
+        server: &'a Server,
+        backend: &'a B,
+        client: Arc<Client>,
+        port: Port,
+        stream: S,
+    ) -> Self {
+        let session = Session::new(server.password.is_none());
+        Self {
+            server,
+            backend,
+            client,
+            port,
+            stream,
+            parser: RequestParser::new(request_limits(server, &session)),
+            session,
+            input: Vec::new(),
+            needed: 1,
+            room: limits::READ_ROOM.0,
+            replies: Replies::default(),
+            barrier: Barrier::default(),
+            counts: BatchCounts::default(),
+        }
+    }
+
+    pub(super) async fn run(mut self) -> Ended {
+        let client = Arc::clone(&self.client);
+        let told = client.closed();
+        tokio::pin!(told);
+        loop {
+            let read = tokio::select! {
+                biased;
+                () = &mut told => return Ended::Told,
+                read = self.read() => read,
+            };
+            if let Err(ended) = read {
+                return ended;
+            }
+            if self.input.len() < self.needed {
+                continue;
+            }
+            loop {
+                let next = self.batch().await;
+                let written = tokio::select! {
+                    biased;
+                    written = self.write() => written,
+                    () = &mut told => return Ended::Told,
+                };
+                match (written, next) {
+                    (Err(ended), _) | (Ok(()), Next::End(ended)) => return ended,
+                    (Ok(()), Next::Run) => {}
+                    (Ok(()), Next::Read) => break,
+                }
+            }
+            if client.is_closing() {
+                return Ended::Told;
+            }
+        }
+    }
+
+    async fn read(&mut self) -> Result<(), Ended> {
+        let missing = self.needed.saturating_sub(self.input.len());
+        let room = self.room.max(missing.min(limits::READ_ROOM.1));
+        self.input.reserve(room);
+        let room = self.input.capacity() - self.input.len();
+        let read = self.stream.read_buf(&mut self.input);
+        let timeout = self.server.config.idle_timeout;
+        let read = if timeout == Duration::ZERO {
+            read.await
+        } else {
+            let idle = sleep_until(&*self.server.clock, self.server.clock.now() + timeout);
+            tokio::select! {
+                biased;
+                read = read => read,
+                () = idle => {
+                    self.server.metrics.rejected_idle.increment(1);
+                    return Err(Ended::Idle);
+                }
+            }
+        };
+        match read {
+            Ok(0) | Err(_) => Err(Ended::ByClient),
+            Ok(length) => {
+                self.server.metrics.bytes_received.increment(length as u64);
+                if length == room {
+                    self.room = (self.room * 2).min(limits::READ_ROOM.1);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Runs the requests that are there, up to the bounds of a batch, and waits for their replies.
+    async fn batch(&mut self) -> Next {
+        let began = self.server.clock.now();
+        let mut consumed = 0;
+        let mut last = None;
+        let mut next = Next::Run;
+        for _request in 0..limits::BATCH_REQUESTS_MAX {
+            match self.parser.next(self.input.get(consumed..).unwrap_or_default()) {
+                Ok(Parsed::Request(request)) => {
+                    let range = consumed..consumed + request.consumed();
+                    if self.must_wait(&request, range.clone()) {
+                        self.replies.settle().await;
+                        self.barrier = Barrier::default();
+                    }
+                    consumed = range.end;
+                    let (row, after) = self.start(&request, range);
+                    last = row.or(last);
+                    if after == After::Close {
+                        next = Next::End(Ended::Quit);
+                        break;
+                    }
+                }
+                Ok(Parsed::Skip(length)) => consumed += length,
+                Ok(Parsed::Incomplete(needed)) => {
+                    self.needed = needed;
+                    next = Next::Read;
+                    break;
+                }
+                Err(error) => {
+                    next = self.refuse(error);
+                    break;
+                }
+            }
+            if self.replies.len() >= limits::BATCH_REPLY_BYTES {
+                break;
+            }
+        }
+        self.forget_input(consumed);
+        self.replies.settle().await;
+        self.barrier = Barrier::default();
+        for failure in self.replies.late().filter(|reply| reply.first() == Some(&b'-')) {
+            self.server.stats.failed(failure);
+        }
+        if let Some(row) = last {
+            let span = self.server.clock.now().saturating_since(began);
+            self.server.stats.add(&mut self.counts, span);
+            self.client.note(began, row.id.wire());
+        }
+        next
+    }
+
+    /// Takes away what was read. What remains is the start of a request.
+    fn forget_input(&mut self, consumed: usize) {
+        if consumed == self.input.len() {
+            self.input.clear();
+            self.needed = 1;
+        } else {
+            self.input.drain(..consumed);
+        }
+        if self.input.capacity() > limits::BUFFER_KEPT_MAX && self.input.len() < self.room {
+            self.input.shrink_to(self.room);
+        }
+    }
+
+    fn refuse(&mut self, error: ProtocolError) -> Next {
+        self.server.metrics.rejected_protocol.increment(1);
+        let from = self.replies.ready.len();
+        Encoder::new(&mut self.replies.ready, self.session.proto).error(error.to_string());
+        self.server.stats.failed(self.replies.ready.get(from..).unwrap_or_default());
+        Next::End(Ended::Protocol)
+    }
+
+    /// Whether the request could see that one before it is still under way.
+    fn must_wait(&self, request: &Request, range: std::ops::Range<usize>) -> bool {
+        if self.replies.is_settled() {
+            return false;
+        }
+        let args = request.args(self.input.get(range).unwrap_or_default());
+        let Ok(row) = parse::resolve(&args) else { return false };
+        match row.runs {
+            Runs::Connection | Runs::Node => false,
+            Runs::Keyspace => true,
+            Runs::Slot | Runs::FanOut(_) => {
+                let blocked = |key: &[u8]| self.barrier.slots.contains(&self.backend.slot_of(key));
+                self.barrier.keyspace
+                    || (!self.barrier.slots.is_empty() && parse::keys(row, &args).any(blocked))
+            }
+        }
+    }
+
+    /// Starts one request; its reply is in `replies`, or will be.
+    fn start(
+        &mut self,
+        request: &Request,
+        range: std::ops::Range<usize>,
+    ) -> (Option<&'static Row>, After) {
+        let was_off = self.session.answers == Answers::Off;
+        let mut wanted = self.session.answers_next();
+        let from = self.replies.ready.len();
+        let args = request.args(self.input.get(range).unwrap_or_default());
+        if is_attack(&args) {
+            tracing::warn!(from = %self.client.from(), "an HTTP request came to a client port");
+            return (None, After::Close);
+        }
+        let mut after = After::Continue;
+        let admitted = admit(&args, &self.session);
+        match admitted {
+            Ok(row) => {
+                let mut parts = Parts {
+                    server: self.server,
+                    backend: self.backend,
+                    client: &self.client,
+                    port: self.port,
+                    session: &mut self.session,
+                    replies: &mut self.replies,
+                    barrier: &mut self.barrier,
+                };
+                let (route, followed) = parts.run(row, &args, wanted);
+                after = followed;
+                self.counts.count(row, route, &self.server.stats);
+                self.parser.set_limits(request_limits(self.server, &self.session));
+                wanted |= was_off && self.session.answers == Answers::On;
+            }
+            Err(Refused::Command(ref error)) => {
+                error.encode(&mut Encoder::new(&mut self.replies.ready, self.session.proto));
+            }
+            Err(Refused::Unauthenticated) => {
+                Encoder::new(&mut self.replies.ready, self.session.proto).error(errors::NOAUTH);
+            }
+        }
+        let reply = self.replies.ready.get(from..).unwrap_or_default();
+        if reply.first() == Some(&b'-') {
+            self.server.stats.failed(reply);
+        }
+        if !wanted || after == After::Silent {
+            self.replies.ready.truncate(from);
+        }
+        (admitted.ok(), after)
+    }
+
+    async fn write(&mut self) -> Result<(), Ended> {
+        if self.replies.is_empty() {
+            return Ok(());
+        }
+        let length = self.replies.len() as u64;
+        if length > self.server.config.output_buffer_limit.0 {
+            self.server.metrics.rejected_output.increment(1);
+            tracing::warn!(from = %self.client.from(), length, "replies exceed client.output_buffer_limit");
+            return Err(Ended::Output);
+        }
+        let timeout = self.server.config.idle_timeout;
+        let written = if timeout == Duration::ZERO {
+            self.replies.write(&mut self.stream).await
+        } else {
+            match within(timeout, self.replies.write(&mut self.stream)).await {
+                Some(written) => written,
+                None => return Err(Ended::Idle),
+            }
+        };
+        self.server.metrics.bytes_sent.increment(length);
+        written.map_err(|_| Ended::ByClient)
+    }
+}
+
+/// Why a request was not even started.
+enum Refused {
+    Command(CommandError),
+    Unauthenticated,
+}
+
+/// The row of a request that this connection may run.
+fn admit(args: &[&[u8]], session: &Session) -> Result<&'static Row, Refused> {
+    let row = parse::resolve(args).map_err(Refused::Command)?;
+    if session.authenticated || row.flags.has(Flags::NO_AUTH) {
+        Ok(row)
+    } else {
+        Err(Refused::Unauthenticated)
+    }
+}
+
+/// What running one request needs of its connection, while its arguments lie in the input.
+struct Parts<'p, B> {
+    server: &'p Server,
+    backend: &'p B,
+    client: &'p Client,
+    port: Port,
+    session: &'p mut Session,
+    replies: &'p mut Replies,
+    barrier: &'p mut Barrier,
+}
+
+impl<B: Backend> Parts<'_, B> {
+    fn run(&mut self, row: &'static Row, args: &[&[u8]], wanted: bool) -> (Route, After) {
+        let out = &mut self.replies.ready;
+        match row.runs {
+            Runs::Connection | Runs::Node => {
+                let mut context = local::Context {
+                    server: self.server,
+                    backend: self.backend,
+                    client: self.client,
+                    session: self.session,
+                    port: self.port,
+                };
+                let after = if row.runs == Runs::Connection {
+                    local::run(row, args, &mut context, out)
+                } else {
+                    about::run(row, args, &context, out)
+                };
+                (Route::Local, after)
+            }
+            Runs::Slot | Runs::FanOut(_) | Runs::Keyspace => {
+                let (db, proto) = (self.session.db, self.session.proto);
+                let call = CommandCall { row, args, db, proto, port: self.port };
+                match self.backend.start(&call, out) {
+                    Started::Done => (Route::Local, After::Continue),
+                    Started::Waiting(reply) => {
+                        self.barrier.note(&call, self.backend);
+                        self.replies.wait_for(reply, wanted);
+                        (Route::Proxied, After::Continue)
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Barrier {
+    /// Notes a command that is under way, if one behind it could overtake it.
+    fn note(&mut self, call: &CommandCall<'_>, backend: &impl Backend) {
+        if call.row.runs == Runs::Keyspace {
+            self.keyspace = true;
+            return;
+        }
+        let size: usize = call.args.iter().map(|arg| arg.len()).sum();
+        // Some room for the frame around the arguments.
+        if call.row.is_write() && size > limits::LANE_PAYLOAD_MAX / 2 {
+            self.slots.extend(parse::keys(call.row, call.args).map(|key| backend.slot_of(key)));
+        }
+    }
+}
+
+fn request_limits(server: &Server, session: &Session) -> RequestLimits {
+    if session.authenticated {
+        let max = usize::try_from(server.config.max_value_size.0).unwrap_or(usize::MAX);
+        RequestLimits::trusted(max)
+    } else {
+        RequestLimits::before_auth()
+    }
+}
+
+/// A web page may make a browser send a POST to a port of this host; Redis closes at once too.
+fn is_attack(args: &[&[u8]]) -> bool {
+    args.first().is_some_and(|name| {
+        name.eq_ignore_ascii_case(b"POST") || name.eq_ignore_ascii_case(b"Host:")
+    })
+}

@@ -1,0 +1,105 @@
+//! Accepts connections, up to the limit, and hands them out.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::io::AsyncWriteExt;
+
+use crate::clock::{sleep_until, within};
+use crate::limits;
+use crate::net::{DetachedTcp, TcpListener, TcpStream};
+use crate::resp::errors;
+use crate::server::clients::Registered;
+use crate::server::connection::Connection;
+use crate::server::{Backend, Port, Server};
+use crate::tasks::Stop;
+
+/// How long to wait when accepting fails: mostly for want of file descriptors.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
+
+/// A connection that was accepted and counted; to be served on any thread.
+#[derive(Debug)]
+pub struct Accepted {
+    stream: DetachedTcp,
+    registered: Registered,
+    port: Port,
+}
+
+impl Server {
+    /// Accepts connections until it is told to stop and gives each to `give`.
+    pub async fn listen(
+        self: Arc<Self>,
+        listener: TcpListener,
+        port: Port,
+        mut stop: Stop,
+        mut give: impl FnMut(Accepted),
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = stop.stopped() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, from)) => {
+                    if let Some(accepted) = self.take_in(stream, from, port).await {
+                        give(accepted);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "accepting a client failed");
+                    sleep_until(&*self.clock, self.clock.now() + PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn take_in(
+        &self,
+        mut stream: TcpStream,
+        from: SocketAddr,
+        port: Port,
+    ) -> Option<Accepted> {
+        self.metrics.connections.increment(1);
+        let to = stream.local_addr().ok()?;
+        let now = self.clock.now();
+        let Some(registered) =
+            self.clients.register((from, to), port, now, self.config.max_clients)
+        else {
+            self.metrics.rejected_limit.increment(1);
+            let text = format!("-{}\r\n", errors::MAX_CLIENTS);
+            // A new connection's buffer takes the line at once; whoever resets it is not told.
+            let _told = within(limits::REFUSAL_TIMEOUT, stream.write_all(text.as_bytes())).await;
+            return None;
+        };
+        let _without_it_only_slower = stream.set_nodelay(true);
+        match stream.detach() {
+            Ok(stream) => Some(Accepted { stream, registered, port }),
+            Err(error) => {
+                tracing::debug!(%error, "a client was gone before it was served");
+                None
+            }
+        }
+    }
+
+    /// Serves a connection on this thread until it ends, for whatever reason.
+    pub async fn serve<B: Backend>(self: Arc<Self>, backend: Arc<B>, accepted: Accepted) {
+        let Accepted { stream, registered, port } = accepted;
+        let stream = match stream.attach() {
+            Ok(stream) => stream,
+            Err(error) => {
+                tracing::debug!(%error, "a client was gone before it was served");
+                return;
+            }
+        };
+        let gauge = match port {
+            Port::Client => &self.metrics.clients_plain,
+            Port::Cluster => &self.metrics.clients_cluster,
+        };
+        gauge.increment(1.0);
+        let client = Arc::clone(&registered.client);
+        let ended = Connection::new(&self, &*backend, client, port, stream).run().await;
+        gauge.decrement(1.0);
+        tracing::trace!(client = registered.client.id(), ?ended, "client connection ended");
+    }
+}
