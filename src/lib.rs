@@ -18,6 +18,7 @@ pub mod clock;
 pub mod config;
 pub mod hlc;
 pub mod limits;
+pub mod manual;
 pub mod metrics;
 pub mod peers;
 pub mod rng;

@@ -398,6 +398,15 @@ fn folder_faults<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<String> {
         .collect()
 }
 
+/// Files of `src/` that the code map does not name; test modules need no name.
+fn map_faults<'a>(files: impl IntoIterator<Item = &'a str>, map: &str) -> Vec<String> {
+    files
+        .into_iter()
+        .filter(|file| !map.contains(&format!("`{file}`")))
+        .map(|file| format!("src/{file}: not in the code map of src/manual/architecture.md"))
+        .collect()
+}
+
 // --- the project ---------------------------------------------------------------------------
 
 #[test]
@@ -461,4 +470,10 @@ fn folders_are_the_agreed_ones() {
 #[test]
 fn there_is_one_tls_provider() {
     assert_tidy(&lock_faults(&fs::read_to_string(root().join("Cargo.lock")).unwrap()));
+}
+
+#[test]
+fn every_file_is_in_the_code_map() {
+    let map = fs::read_to_string(root().join("src/manual/architecture.md")).unwrap();
+    assert_tidy(&map_faults(product().iter().map(Source::below_src), &map));
 }

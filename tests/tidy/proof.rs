@@ -97,3 +97,9 @@ fn a_second_tls_provider_or_folder_is_found() {
     assert_eq!(folder_faults(["src", ".git", "target"]).len(), 0);
     assert_eq!(folder_faults(["benches"]).len(), 1);
 }
+
+#[test]
+fn a_file_that_the_code_map_leaves_out_is_found() {
+    assert_eq!(map_faults(["a/b.rs"], "| `a/b.rs`, `c.rs` | x |").len(), 0);
+    assert_eq!(map_faults(["b.rs", "c.rs"], "| `a/b.rs`, `c.rs` | x |").len(), 1);
+}
