@@ -3,6 +3,8 @@
 //! A bound that an operator may want to move is a setting; what stands here is what keeps the
 //! process within its means whatever its settings say.
 
+use std::time::Duration;
+
 // --- peers and lanes (facts: transport) -----------------------------------------------------
 
 /// The largest payload that travels in a lane; above it a call has its own stream. The crossover
@@ -26,26 +28,51 @@ pub const BULK_QUEUE_MAX: usize = 8;
 
 const _: () = assert!(LANE_PAYLOAD_MAX < LANE_QUEUED_MAX);
 
+// --- replication, fills and repair ----------------------------------------------------------
+
+/// Bytes of a replication batch at which it is closed; one larger item travels alone.
+pub const REPLICATION_BATCH_MAX: usize = 30 * 1024;
+
+/// Bytes that wait in one replication queue; above it the queue is dropped and its slots become
+/// dirty. There is one queue for each store shard and peer.
+pub const REPLICATION_QUEUE_MAX: usize = 4 * 1024 * 1024;
+
+/// How long a batch is repeated to a peer that is not gone before it is given up: longer than a
+/// lost packet or a reconnect, shorter than a client waits.
+pub const REPLICATION_PATIENCE: Duration = Duration::from_millis(1_500);
+
+/// Bytes of a message of a fill at which it is closed.
+pub const FILL_MESSAGE_BYTES: usize = 64 * 1024;
+
+/// Entries that a fill or compare reads under one hold of a shard lock.
+pub const WALK_STEP: usize = 256;
+
+/// Entries that one `List` answer holds.
+pub const LIST_MAX: usize = 2048;
+
+/// How long nodes wait for each other's word on what they hold.
+pub const HOLDINGS_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// How often a node looks whether something must move, when nothing tells it to.
+pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
+
+const _: () = assert!(REPLICATION_BATCH_MAX < LANE_PAYLOAD_MAX);
+
+// --- commands over many slots ---------------------------------------------------------------
+
+/// Parts of one fan-out that are under way at a time.
+pub const FAN_OUT_MAX: usize = 512;
+
+/// Slots that one `SCAN` call visits at most before it answers with what it has.
+pub const SCAN_SLOTS_MAX: u16 = 4096;
+
+/// Keys that one `SCAN` call looks at, whatever its `COUNT` says.
+pub const SCAN_COUNT_MAX: usize = 65_536;
 // --- ring -----------------------------------------------------------------------------------
 
 /// Points on the ring at most, over all members and weights: 16 MiB of tokens. Where weights and
 /// `virtual_nodes` ask for more, every member gets fewer points per unit of weight.
 pub const RING_TOKENS_MAX: u32 = 1 << 20;
-
-// --- store ----------------------------------------------------------------------------------
-
-/// Shards of a store: 64 locks are enough that threads seldom meet, and more of them cost memory.
-pub const STORE_SHARDS_MAX: usize = 64;
-
-/// Entries of one part of a slot: what a hash table of 4,096 buckets holds. The longest stretch
-/// that a sweep, a page of a scan or a split works on under one lock.
-pub const STORE_PART_MAX: usize = 3584;
-
-/// Entries that the eviction spares in a row before it takes one whatever its uses.
-pub const STORE_SPARED_MAX: usize = 64;
-
-/// Evictions at one write towards the soft limit; the limit itself is always kept.
-pub const STORE_EVICT_STEP: usize = 16;
 // --- clients' requests and replies ----------------------------------------------------------
 
 /// The longest inline request, and the longest line that announces a length; as in Redis.
@@ -68,6 +95,25 @@ pub const REQUEST_BULK_MAX_BEFORE_AUTH: usize = 16 * 1024;
 pub const REPLY_DEPTH_MAX: usize = 32;
 
 const _: () = assert!(REQUEST_BYTES_MAX < u32::MAX as usize);
+// --- gossip and membership (facts: membership) ------------------------------------------------
+
+/// The largest gossip datagram, envelope included: it fits an Ethernet frame with room for a
+/// tunnel's headers, so it is never fragmented.
+pub const GOSSIP_DATAGRAM_MAX: usize = 1400;
+
+/// Keys in the gossip key ring: rotation needs two, and a third while two rotations overlap.
+pub const GOSSIP_KEYS_MAX: usize = 8;
+
+/// Processes whose packet counters are remembered against replay, about 300 bytes each. Above it
+/// the one silent for longest is forgotten.
+pub const GOSSIP_SENDERS_MAX: usize = 4096;
+
+/// Nodes whose removal from the ring is remembered.
+pub const REMOVED_NOTICES_MAX: usize = 4096;
+
+/// Members that a node alone announces itself to in one round.
+pub const ANNOUNCE_FANOUT: usize = 8;
+
 /// Members that a node keeps records and metadata of; above it new ones are not taken in.
 pub const MEMBERS_MAX: usize = 10_000;
 
@@ -91,6 +137,36 @@ pub const DATAGRAM_BATCH: usize = 256;
 pub const PUSH_PULL_FANOUT: usize = 8;
 
 const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
+// --- admin HTTP -------------------------------------------------------------------------------
+
+/// Connections of one admin listener; further ones wait in the system's backlog. Scrapers and a
+/// few open status pages need a dozen.
+pub const ADMIN_CONNECTIONS_MAX: usize = 128;
+
+/// How long a client of admin HTTP may take for the head of a request; an idle connection ends
+/// then too, so that a few silent ones cannot keep the others out.
+pub const ADMIN_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The largest body of an action, in bytes.
+pub const ADMIN_BODY_MAX: usize = 64 * 1024;
+
+/// The longest path of a unix socket: 108 bytes with the closing zero on Linux.
+pub const UNIX_PATH_MAX: usize = 107;
+
+// --- store ----------------------------------------------------------------------------------
+
+/// Shards of a store: 64 locks are enough that threads seldom meet, and more of them cost memory.
+pub const STORE_SHARDS_MAX: usize = 64;
+
+/// Entries of one part of a slot: what a hash table of 4,096 buckets holds. The longest stretch
+/// that a sweep, a page of a scan or a split works on under one lock.
+pub const STORE_PART_MAX: usize = 3584;
+
+/// Entries that the eviction spares in a row before it takes one whatever its uses.
+pub const STORE_SPARED_MAX: usize = 64;
+
+/// Evictions at one write towards the soft limit; the limit itself is always kept.
+pub const STORE_EVICT_STEP: usize = 16;
 
 // --- transport --------------------------------------------------------------------------------
 
@@ -139,41 +215,6 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 const _: () = assert!(LARGE_CALLS_MAX < TRANSPORT_STREAMS as usize);
 const _: () = assert!(CONNECTION_WINDOW as usize <= UDP_BUFFER);
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
-// --- gossip and membership (facts: membership) ------------------------------------------------
-
-/// The largest gossip datagram, envelope included: it fits an Ethernet frame with room for a
-/// tunnel's headers, so it is never fragmented.
-pub const GOSSIP_DATAGRAM_MAX: usize = 1400;
-
-/// Keys in the gossip key ring: rotation needs two, and a third while two rotations overlap.
-pub const GOSSIP_KEYS_MAX: usize = 8;
-
-/// Processes whose packet counters are remembered against replay, about 300 bytes each. Above it
-/// the one silent for longest is forgotten.
-pub const GOSSIP_SENDERS_MAX: usize = 4096;
-
-/// Nodes whose removal from the ring is remembered.
-pub const REMOVED_NOTICES_MAX: usize = 4096;
-
-/// Members that a node alone announces itself to in one round.
-pub const ANNOUNCE_FANOUT: usize = 8;
-
-const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
-// --- admin HTTP -------------------------------------------------------------------------------
-
-/// Connections of one admin listener; further ones wait in the system's backlog. Scrapers and a
-/// few open status pages need a dozen.
-pub const ADMIN_CONNECTIONS_MAX: usize = 128;
-
-/// How long a client of admin HTTP may take for the head of a request; an idle connection ends
-/// then too, so that a few silent ones cannot keep the others out.
-pub const ADMIN_HEAD_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(30);
-
-/// The largest body of an action, in bytes.
-pub const ADMIN_BODY_MAX: usize = 64 * 1024;
-
-/// The longest path of a unix socket: 108 bytes with the closing zero on Linux.
-pub const UNIX_PATH_MAX: usize = 107;
 
 // --- connections of clients -------------------------------------------------------------------
 
@@ -190,7 +231,7 @@ pub const READ_ROOM: (usize, usize) = (1024, 64 * 1024);
 pub const BUFFER_KEPT_MAX: usize = 64 * 1024;
 
 /// How long a refused connection may take to be told why.
-pub const REFUSAL_TIMEOUT: std::time::Duration = std::time::Duration::from_millis(100);
+pub const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 
 /// The longest name or library name that a connection may give itself.
 pub const CLIENT_NAME_MAX: usize = 1024;

@@ -44,6 +44,17 @@ impl TaskGroup {
         tasks.push((name, handle));
     }
 
+    /// Runs `future` as a task of the group on `executor`.
+    pub fn spawn_on(
+        &self,
+        executor: &Executor,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let handle = executor.spawn(name, future);
+        lock(&self.inner.tasks).push((name, handle));
+    }
+
     /// A signal that fires when the group is told to stop.
     pub fn stop_signal(&self) -> Stop {
         Stop(self.inner.stop.subscribe())
@@ -118,6 +129,10 @@ pub fn spawn(
     name: &'static str,
     future: impl Future<Output = ()> + Send + 'static,
 ) -> JoinHandle<()> {
+    tokio::spawn(named(name, future))
+}
+
+async fn named(name: &'static str, future: impl Future<Output = ()>) {
     struct Named(&'static str);
     impl Drop for Named {
         fn drop(&mut self) {
@@ -126,10 +141,87 @@ pub fn spawn(
             }
         }
     }
-    tokio::spawn(async move {
-        let _named = Named(name);
-        future.await;
-    })
+    let _named = Named(name);
+    future.await;
+}
+
+/// Where a task runs.
+#[derive(Clone, Debug)]
+pub enum Executor {
+    /// On the runtime of whoever spawns: the one runtime of a simulated node.
+    Caller,
+    /// On a thread's own runtime.
+    Thread(tokio::runtime::Handle),
+}
+
+impl Executor {
+    /// Runs `future` as a named task there.
+    #[expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
+    pub fn spawn(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        match self {
+            Self::Caller => spawn(name, future),
+            Self::Thread(handle) => handle.spawn(named(name, future)),
+        }
+    }
+
+    /// Runs `future` there and gives its output; `None` if the runtime is gone.
+    pub async fn run<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> Option<T> {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        self.spawn(name, async move {
+            // Whoever asked may have given up; then nobody wants the output.
+            let _unheard = sender.send(future.await);
+        });
+        receiver.await.ok()
+    }
+}
+
+/// A thread with a single-threaded runtime of its own; it ends when this is dropped.
+#[derive(Debug)]
+pub struct RuntimeThread {
+    executor: Executor,
+    stop: Option<tokio::sync::oneshot::Sender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl RuntimeThread {
+    /// Starts the thread.
+    pub fn start(name: &str) -> std::io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let executor = Executor::Thread(runtime.handle().clone());
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || {
+            // An error says that the sender was dropped, which is a stop as well.
+            let _either_is_a_stop = runtime.block_on(stopped);
+            runtime.shutdown_background();
+        })?;
+        Ok(Self { executor, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Where its tasks run.
+    pub const fn executor(&self) -> &Executor {
+        &self.executor
+    }
+}
+
+impl Drop for RuntimeThread {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        let own = self.thread.as_ref().map(|thread| thread.thread().id());
+        if let Some(thread) = self.thread.take()
+            && own != Some(std::thread::current().id())
+        {
+            // The thread's panic was logged where it happened.
+            let _panicked = thread.join();
+        }
+    }
 }
 
 /// A condition that becomes true once and stays so; many may wait for it.
@@ -163,4 +255,11 @@ impl Default for Latch {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Locks a mutex; a panic of an earlier holder does not spread.
+///
+/// The process ends on a panic in a core task, so a poisoned lock is only ever seen in tests.
+pub fn lock<T: ?Sized>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

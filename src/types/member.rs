@@ -123,8 +123,8 @@ pub struct NodeMeta {
     pub client: SocketAddr,
     /// Where cluster clients reach it.
     pub cluster: SocketAddr,
-    /// Where its admin HTTP is.
-    pub admin: SocketAddr,
+    /// Where its admin HTTP is; `None` if it has none over TCP.
+    pub admin: Option<SocketAddr>,
 }
 
 /// What a cluster agrees on; one versioned record, last writer wins.

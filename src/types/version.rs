@@ -42,6 +42,8 @@ pub struct Version {
 impl Version {
     /// The lowest version: below every stamped one.
     pub const ZERO: Self = Self { term: 0, clock: 0, origin: 0 };
+    /// At or above every stamped one.
+    pub const MAX: Self = Self { term: u16::MAX, clock: (1 << 48) - 1, origin: u32::MAX };
     /// The bytes of an encoded version.
     pub const BYTES: usize = 12;
 
