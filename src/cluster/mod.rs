@@ -1,1 +1,292 @@
-//! (cluster)
+//! The distributed cache: where operations run, how writes are replicated, how slots move.
+//!
+//! ```text
+//!            server, library, admin                     peers (Serve)
+//!                    │ Cache::start                          │ serve
+//!                    ▼                                       ▼
+//!  coordinate: who acts? ── this node ──► execute (shard lock: bit, stamp, apply, queue)
+//!        │  fanout: many slots                │ replicate: (store shard, peer) queues ─► holders
+//!        └── another ──► peers.call           └ quorum: acknowledgements
+//!
+//!  view ─► plan (pure) ─► reconcile: fill, release, take, drop      compare: anti-entropy
+//! ```
+//!
+//! The coordinator decides *where*; the acting node decides *what*, under the shard lock. A peer
+//! never passes an operation on. No lock is held across an await or a call to a peer.
+
+mod acting;
+mod compare;
+mod coordinate;
+mod execute;
+mod fanout;
+mod fill;
+mod hints;
+mod holdings;
+mod marks;
+mod plan;
+mod quorum;
+mod reconcile;
+mod replicate;
+mod report;
+mod room;
+mod serve;
+mod upkeep;
+mod view;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+
+use crate::clock::SharedClock;
+use crate::config::{Acks, AcksShortfall};
+use crate::members::{MemberTable, Members};
+use crate::metrics::Metrics;
+use crate::peers::{Caller, Directory, Peers};
+use crate::rng::Randomness;
+use crate::store::Store;
+use crate::tasks::{BoxFuture, TaskGroup, lock};
+use crate::types::{ByteSize, Generation, NodeId, Phase, Slot};
+use crate::wire::member::{MemberAnswer, MemberRequest};
+use crate::wire::message::ActingHint;
+
+use hints::Hints;
+use holdings::HoldingsBook;
+use replicate::Link;
+
+pub use coordinate::{CommandCall, Port, Started};
+pub use reconcile::Progress;
+pub use report::{CopyReport, GoneCounts, LocatedReplica, SlotCounts, SlotReport};
+pub use serve::PeerService;
+pub use view::{Placed, Standing, View};
+
+/// What the cluster layer is told once.
+#[derive(Clone, Debug)]
+pub struct ClusterOptions {
+    /// This node.
+    pub me: NodeId,
+    /// The number of its present start.
+    pub generation: Generation,
+    /// How many copies must have applied a write.
+    pub acks: Acks,
+    /// What happens when too few are there.
+    pub acks_shortfall: AcksShortfall,
+    /// How long one call to a peer may take.
+    pub call_timeout: Duration,
+    /// The budget of one command.
+    pub op_timeout: Duration,
+    /// Bytes per second that a fill may send; 0 for unlimited.
+    pub sync_rate: ByteSize,
+    /// The largest value that a command may build, in bytes.
+    pub max_value: ByteSize,
+}
+
+/// What the cluster layer asks of the membership service.
+pub trait MemberPort: Send + Sync + 'static {
+    /// Announces the node's phase.
+    fn announce(&self, phase: Phase) -> BoxFuture<'_, ()>;
+
+    /// Answers a peer's message about membership.
+    fn serve(&self, from: Caller, request: MemberRequest) -> BoxFuture<'static, MemberAnswer>;
+}
+
+impl MemberPort for Members {
+    fn announce(&self, phase: Phase) -> BoxFuture<'_, ()> {
+        Box::pin(self.set_phase(phase))
+    }
+
+    fn serve(&self, from: Caller, request: MemberRequest) -> BoxFuture<'static, MemberAnswer> {
+        Self::serve(self, from, request)
+    }
+}
+
+/// What all threads of a node share.
+pub struct Shared {
+    options: ClusterOptions,
+    store: Arc<Store>,
+    clock: SharedClock,
+    rng: Randomness,
+    metrics: Metrics,
+    view: ArcSwap<View>,
+    links: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
+    hints: Hints,
+    holdings: HoldingsBook,
+    fills: fill::Fills,
+    expired: AtomicU64,
+    evicted: AtomicU64,
+    /// What the last round of the reconciler found.
+    progress: Mutex<Progress>,
+    /// Asks the reconciler for a round.
+    kicked: Notify,
+    /// Told whenever a new view is published.
+    viewed: tokio::sync::watch::Sender<u64>,
+    publishing: Mutex<()>,
+}
+
+/// The cache as one thread uses it: the shared state, and that thread's way to the peers.
+#[derive(Clone)]
+pub struct Cache {
+    shared: Arc<Shared>,
+    peers: Arc<dyn Peers>,
+}
+
+/// What the cluster layer works with.
+pub struct ClusterParts {
+    /// The local store.
+    pub store: Arc<Store>,
+    /// The clock.
+    pub clock: SharedClock,
+    /// Randomness.
+    pub rng: Randomness,
+    /// Metric handles.
+    pub metrics: Metrics,
+    /// The members as they are now.
+    pub table: Arc<MemberTable>,
+}
+
+impl Shared {
+    /// The shared state of a node whose members are `parts.table`.
+    pub fn new(options: ClusterOptions, parts: ClusterParts) -> Arc<Self> {
+        let view = View::build(parts.table, &BTreeMap::new(), None);
+        Arc::new(Self {
+            holdings: HoldingsBook::new(options.generation),
+            options,
+            store: parts.store,
+            clock: parts.clock,
+            rng: parts.rng,
+            metrics: parts.metrics,
+            view: ArcSwap::from_pointee(view),
+            links: ArcSwap::default(),
+            hints: Hints::new(),
+            fills: fill::Fills::default(),
+            expired: AtomicU64::new(0),
+            evicted: AtomicU64::new(0),
+            progress: Mutex::default(),
+            kicked: Notify::new(),
+            viewed: tokio::sync::watch::Sender::new(0),
+            publishing: Mutex::default(),
+        })
+    }
+
+    /// The present view.
+    pub fn view(&self) -> Arc<View> {
+        self.view.load_full()
+    }
+
+    /// Told whenever a new view is published.
+    pub fn view_changes(&self) -> tokio::sync::watch::Receiver<u64> {
+        self.viewed.subscribe()
+    }
+
+    /// The local store.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Takes in a new member table: makes and publishes the view, and lets replication follow.
+    pub fn publish(&self, table: Arc<MemberTable>) {
+        let _one_at_a_time = lock(&self.publishing);
+        let links = self.follow_links(&table);
+        let last = self.view.load_full();
+        let view = View::build(table, &links, Some(&last));
+        if view.placement.id() != last.placement.id() {
+            self.metrics.view.ring_changes.increment(1);
+            tracing::info!(
+                placement_id = %view.placement.id(),
+                nodes = view.placement.members().len(),
+                "placement changed"
+            );
+        }
+        self.view.store(Arc::new(view));
+        self.viewed.send_modify(|count| *count += 1);
+        self.kick();
+    }
+
+    /// One link for each member, old ones kept; those of members that are gone are told so.
+    fn follow_links(&self, table: &MemberTable) -> Arc<BTreeMap<NodeId, Arc<Link>>> {
+        let known = self.links.load_full();
+        let mut links = BTreeMap::new();
+        for member in &table.members {
+            let node = member.identity.node;
+            if node == self.options.me {
+                continue;
+            }
+            let link = known
+                .get(&node)
+                .cloned()
+                .unwrap_or_else(|| Arc::new(Link::new(node, self.store.shards())));
+            let standing = view::standing(member);
+            link.set_standing(standing == Standing::Suspect, standing == Standing::Gone);
+            if standing == Standing::Gone {
+                for slot in Slot::all() {
+                    self.hints.clear_if(slot, node);
+                }
+            }
+            links.insert(node, link);
+        }
+        for (node, link) in known.iter() {
+            if !links.contains_key(node) {
+                link.set_standing(false, true);
+            }
+        }
+        let links = Arc::new(links);
+        self.links.store(Arc::clone(&links));
+        links
+    }
+
+    fn link(&self, node: NodeId) -> Option<Arc<Link>> {
+        self.links.load().get(&node).cloned()
+    }
+
+    /// Asks the reconciler for a round soon.
+    fn kick(&self) {
+        self.kicked.notify_one();
+    }
+
+    fn hint(&self, slot: Slot) -> Option<ActingHint> {
+        let node = self.hints.get(slot)?;
+        Some(ActingHint { node, peer: self.view.load().peer_address(node) })
+    }
+}
+
+impl Directory for Shared {
+    fn locate(&self, node: NodeId) -> Option<SocketAddr> {
+        let view = self.view.load();
+        if view.standing(node) == Standing::Gone {
+            return None;
+        }
+        view.peer_address(node)
+    }
+}
+
+impl Cache {
+    /// The cache for a thread whose way to the peers is `peers`.
+    pub fn new(shared: Arc<Shared>, peers: Arc<dyn Peers>) -> Self {
+        Self { shared, peers }
+    }
+
+    /// The shared state.
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// The present view.
+    pub fn view(&self) -> Arc<View> {
+        self.shared.view()
+    }
+
+    /// Runs all background work of the cluster layer until the group stops: movement, repair,
+    /// expiry.
+    pub fn spawn_workers(&self, tasks: &TaskGroup, members: &Arc<dyn MemberPort>) {
+        tasks.spawn(
+            "reconcile",
+            reconcile::run(self.clone(), Arc::clone(members), tasks.clone(), tasks.stop_signal()),
+        );
+        tasks.spawn("compare", compare::run(self.clone(), tasks.stop_signal()));
+        tasks.spawn("upkeep", upkeep::run(self.clone(), tasks.stop_signal()));
+    }
+}

@@ -76,6 +76,14 @@ pub fn quoted_keys<'a>(args: &[&'a [u8]]) -> Result<(&'static Row, Vec<&'a [u8]>
     Ok((row, keys(row, args).collect()))
 }
 
+/// What happens to the keys of a request, in the words of `COMMAND`.
+pub fn access(row: &Row, args: &[&[u8]]) -> &'static [&'static str] {
+    // A SET reads only if it is asked for the value before it.
+    let overwrites =
+        row.id == Id::Set && SetOptions::parse(args).is_ok_and(|options| !options.answers_old());
+    if overwrites { &["OW", "update"] } else { row.keys.access }
+}
+
 /// Whether a request may be sent once more, to another node, when it was sent and not answered:
 /// reads, and writes whose outcome and reply are the same when they run twice.
 ///

@@ -56,6 +56,11 @@ impl<'a> SetOptions<'a> {
         Ok(options)
     }
 
+    /// Whether the reply is the value before.
+    pub(super) const fn answers_old(&self) -> bool {
+        self.answer_old
+    }
+
     /// Whether neither outcome nor reply depend on what is stored.
     pub(super) const fn is_plain(&self) -> bool {
         self.condition.is_none() && !self.answer_old

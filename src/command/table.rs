@@ -62,7 +62,8 @@ macro_rules! commands {
         $group:ident $since:literal $summary:literal $([$($tip:literal),+])?
         $({$(
             $sub_wire:literal $sub_id:ident $sub_name:literal $sub_arity:literal, $sub_runs:ident,
-            $($sub_flag:ident)|+, $sub_since:literal $sub_summary:literal;
+            $($sub_flag:ident)|+, $sub_since:literal $sub_summary:literal
+            $([$($sub_tip:literal),+])?;
         )+})?;
     )+) => {
         /// Every command and subcommand. The numbers are part of the protocol between nodes.
@@ -97,7 +98,7 @@ macro_rules! commands {
                         since: $sub_since,
                         group: Group::$group,
                         summary: $sub_summary,
-                        tips: &[],
+                        tips: &[$($($sub_tip),+)?],
                         subcommands: &[],
                     },
                 )+)?],
@@ -228,9 +229,11 @@ commands! {
         203 ClientGetName "client|getname" 2, Connection, ANYTIME | CONNECTION,
             "2.6.9" "Get the current connection name";
         204 ClientInfo "client|info" 2, Connection, ANYTIME | CONNECTION,
-            "6.2.0" "Returns information about the current client connection";
+            "6.2.0" "Returns information about the current client connection"
+            ["nondeterministic_output"];
         205 ClientList "client|list" -2, Connection, ADMIN | ANYTIME | CONNECTION,
-            "2.4.0" "Get the list of client connections";
+            "2.4.0" "Get the list of client connections"
+            ["nondeterministic_output"];
         206 ClientKill "client|kill" -3, Connection, ADMIN | ANYTIME | CONNECTION,
             "2.4.0" "Kill the connection of a client";
         207 ClientReply "client|reply" 3, Connection, ANYTIME | CONNECTION,
@@ -258,11 +261,14 @@ commands! {
         231 CommandCount "command|count" 2, Node, LOADING | STALE | CONNECTION,
             "2.8.13" "Get total number of Redis commands";
         232 CommandInfo "command|info" -2, Node, LOADING | STALE | CONNECTION,
-            "2.8.13" "Get array of specific command details, or all";
+            "2.8.13" "Get array of specific command details, or all"
+            ["nondeterministic_output_order"];
         233 CommandDocs "command|docs" -2, Node, LOADING | STALE | CONNECTION,
-            "7.0.0" "Get array of specific Redis command documentation";
+            "7.0.0" "Get array of specific Redis command documentation"
+            ["nondeterministic_output_order"];
         234 CommandList "command|list" -2, Node, LOADING | STALE | CONNECTION,
-            "7.0.0" "Get an array of Redis command names";
+            "7.0.0" "Get an array of Redis command names"
+            ["nondeterministic_output_order"];
         235 CommandGetKeys "command|getkeys" -4, Node, LOADING | STALE | CONNECTION,
             "2.8.13" "Extract keys given a full Redis command";
         236 CommandGetKeysAndFlags "command|getkeysandflags" -4, Node, LOADING | STALE | CONNECTION,
@@ -283,13 +289,17 @@ commands! {
     124 Cluster "cluster" -2, Node, none, NONE,
         Cluster "3.0.0" "A container for cluster commands" {
         261 ClusterSlots "cluster|slots" 2, Node, STALE,
-            "3.0.0" "Get array of Cluster slot to node mappings";
+            "3.0.0" "Get array of Cluster slot to node mappings"
+            ["nondeterministic_output"];
         262 ClusterShards "cluster|shards" 2, Node, STALE,
-            "7.0.0" "Get array of cluster slots to node mappings";
+            "7.0.0" "Get array of cluster slots to node mappings"
+            ["nondeterministic_output"];
         263 ClusterNodes "cluster|nodes" 2, Node, STALE,
-            "3.0.0" "Get Cluster config for the node";
+            "3.0.0" "Get Cluster config for the node"
+            ["nondeterministic_output"];
         264 ClusterInfo "cluster|info" 2, Node, STALE,
-            "3.0.0" "Provides info about Redis Cluster node state";
+            "3.0.0" "Provides info about Redis Cluster node state"
+            ["nondeterministic_output"];
         265 ClusterMyId "cluster|myid" 2, Node, STALE,
             "3.0.0" "Return the node id";
         266 ClusterKeySlot "cluster|keyslot" 3, Node, STALE,

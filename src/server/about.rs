@@ -173,7 +173,6 @@ fn server_section(context: &Context<'_>, facts: &ServerFacts, text: &mut String)
     lines!(text,
         "redis_version": REDIS_VERSION,
         "chickadee_version": CHICKADEE_VERSION,
-        "chickadee_node_name": facts.name,
         "redis_mode": mode(context.port),
         "os": std::env::consts::OS,
         "arch_bits": usize::BITS,
@@ -183,7 +182,6 @@ fn server_section(context: &Context<'_>, facts: &ServerFacts, text: &mut String)
         "server_time_usec": context.server.clock.wall().0.saturating_mul(1000),
         "uptime_in_seconds": seconds,
         "uptime_in_days": seconds / 86_400,
-        "chickadee_ready": u8::from(facts.ready),
     );
 }
 

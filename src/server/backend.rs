@@ -4,46 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-
-use crate::command::Row;
 use crate::config::MemoryPolicy;
-use crate::resp::Proto;
-use crate::tasks::BoxFuture;
 use crate::types::{ByteSize, Db, MemberState, NodeId, NodeName, Slot};
 
-/// Which of a node's ports a command came in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Port {
-    /// For plain clients: commands are about the whole cluster.
-    Client,
-    /// For cluster clients: commands about the keyspace are about this node, because such clients
-    /// ask every node and add up.
-    Cluster,
-}
-
-/// A command of a client.
-#[derive(Clone, Copy, Debug)]
-pub struct CommandCall<'a> {
-    /// Its row of the command table; it accepts the number of arguments.
-    pub row: &'static Row,
-    /// Its name and arguments.
-    pub args: &'a [&'a [u8]],
-    /// The database of the connection.
-    pub db: Db,
-    /// The protocol of the connection.
-    pub proto: Proto,
-    /// The port of the connection.
-    pub port: Port,
-}
-
-/// A command on its way.
-pub enum Started {
-    /// Done: the reply was appended.
-    Done,
-    /// Under way: the future gives the encoded reply.
-    Waiting(BoxFuture<'static, Bytes>),
-}
+pub use crate::cluster::{CommandCall, Port, Started};
 
 /// The cluster, as the front end of one thread sees it.
 pub trait Backend: Send + Sync + 'static {

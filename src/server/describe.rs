@@ -18,7 +18,7 @@ pub(super) fn run(row: &Row, args: &[&[u8]], reply: &mut Encoder<'_>) -> Result<
             for name in names {
                 match named(name) {
                     Some(row) => describe(row, reply),
-                    None => reply.null_array(),
+                    None => reply.null(),
                 }
             }
         }
@@ -38,7 +38,7 @@ pub(super) fn run(row: &Row, args: &[&[u8]], reply: &mut Encoder<'_>) -> Result<
             for key in keys {
                 reply.array(2);
                 reply.bulk(key);
-                words(row.keys.access.iter().copied(), reply);
+                words(parse::access(row, request).iter(), reply);
             }
         }
         (Id::CommandHelp, _) => about::help("command", reply),

@@ -140,7 +140,7 @@ impl Replies {
         for waiting in std::mem::take(&mut self.waiting) {
             joined.extend_from_slice(self.ready.get(from..waiting.at).unwrap_or_default());
             from = waiting.at;
-            let State::Done(reply) = &waiting.state else { continue };
+            let State::Done(reply) = waiting.state else { continue };
             if joined.len() + reply.len() > limits::BUFFER_KEPT_MAX {
                 stream.write_all(&joined).await?;
                 stream.write_all(&reply).await?;

@@ -46,6 +46,16 @@ pub enum Route {
     Proxied,
 }
 
+impl Route {
+    /// The route as metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+            Self::Proxied => "proxied",
+        }
+    }
+}
+
 /// Every class with every route, in the order of [`CommandStats::durations`].
 pub const KINDS: [(Class, Route); 6] = [
     (Class::Read, Route::Local),
@@ -57,6 +67,15 @@ pub const KINDS: [(Class, Route); 6] = [
 ];
 
 impl Class {
+    /// The class as metrics name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Read => "read",
+            Self::Write => "write",
+            Self::Other => "other",
+        }
+    }
+
     /// The class of a command.
     pub const fn of(row: &Row) -> Self {
         if row.flags.has(Flags::WRITE) {

@@ -42,7 +42,7 @@ pub use cursor::Cursor;
 pub use entry::EntryRef;
 pub use gone::{Evictable, Gone, OnGone, Remains};
 pub use header::SlotHeader;
-pub use shard::{Merged, Shard};
+pub use shard::{Merged, Reads, Shard};
 
 /// What a store is told when it is made.
 #[derive(Clone, Copy, Debug)]
@@ -155,12 +155,19 @@ impl Store {
         self.budget.pressure()
     }
 
+    /// The byte budget.
+    pub fn limit(&self) -> u64 {
+        self.budget.limit()
+    }
+
     /// Sums over all shards, each locked for a moment.
     pub fn totals(&self) -> Totals {
         let mut totals = Totals { limit_bytes: self.budget.limit(), ..Totals::default() };
         for index in 0..self.shards() {
             let shard = self.lock_shard(index);
             totals.used_bytes += shard.used() as u64;
+            totals.reads.hits += shard.reads().hits;
+            totals.reads.misses += shard.reads().misses;
             for (_, header) in shard.headers() {
                 header.add_to(&mut totals);
             }
@@ -203,6 +210,8 @@ pub struct Totals {
     pub used_bytes: u64,
     /// The budget.
     pub limit_bytes: u64,
+    /// Reads since the store was made.
+    pub reads: Reads,
     /// By database.
     pub dbs: [DbTotals; Db::COUNT as usize],
 }

@@ -29,6 +29,15 @@ pub enum Merged {
     Older,
 }
 
+/// Reads by outcome.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reads {
+    /// Found a live value.
+    pub hits: u64,
+    /// Found nothing live.
+    pub misses: u64,
+}
+
 /// One slot: its header and entries.
 #[derive(Default)]
 pub(super) struct SlotData {
@@ -43,6 +52,7 @@ pub struct Shard {
     pub(super) policy: Policy,
     slots: Box<[SlotData]>,
     clock: Hlc,
+    reads: Reads,
     pub(super) budget: Arc<Budget>,
     /// Bytes charged for this shard, what waits to be freed included.
     used: usize,
@@ -68,6 +78,7 @@ impl Shard {
             policy,
             slots: (0..place.slots()).map(|_| SlotData::default()).collect(),
             clock: Hlc::default(),
+            reads: Reads::default(),
             budget,
             used: 0,
             reserved: 0,
@@ -108,15 +119,23 @@ impl Shard {
         self.seeds.key_hash(stored_key)
     }
 
-    /// The live value of a key, and counts the use for the eviction.
+    /// The live value of a key, and counts the use for the eviction and the read for the metrics.
     pub fn get(&mut self, slot: Slot, stored_key: &[u8], now: WallMillis) -> Option<EntryRef<'_>> {
         let hash = self.key_hash(stored_key);
-        let entry = self.data_mut(slot).table.find_mut(hash, stored_key)?;
-        if entry.is_tombstone() || entry.is_expired(now) {
+        let table = &mut self.slots[self.place.local(slot)].table;
+        let live = |entry: &&mut Entry| !entry.is_tombstone() && !entry.is_expired(now);
+        let Some(entry) = table.find_mut(hash, stored_key).filter(live) else {
+            self.reads.misses += 1;
             return None;
-        }
+        };
+        self.reads.hits += 1;
         entry.touch();
         Some(EntryRef::new(entry))
+    }
+
+    /// Reads since the store was made.
+    pub const fn reads(&self) -> Reads {
+        self.reads
     }
 
     /// Whatever is stored under a key: a tombstone or an expired value too. Not counted as a use.

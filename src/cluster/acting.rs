@@ -1,0 +1,156 @@
+//! The acting bit and its term: taking it, handing it over, losing it to a higher term.
+//!
+//! Every change happens under the slot's shard lock and raises the holdings revision. A term only
+//! grows: who takes the bit takes a term above every one it has seen for the slot.
+
+use crate::types::{NodeId, Phase, Slot, SlotSet, Term};
+use crate::wire::message::{ActingHint, ReleasedSlot};
+
+use super::view::{Standing, View};
+use super::{Shared, marks};
+
+impl Shared {
+    /// This node acts for the slot from now on, under a new term. It must be complete for it.
+    pub(super) fn take(&self, slot: Slot) {
+        let me = self.options.me;
+        {
+            let mut shard = self.store.lock(slot);
+            let header = shard.header_mut(slot);
+            if !header.complete || header.acting {
+                return;
+            }
+            header.term = header.term.next(me.tag());
+            header.acting = true;
+            header.successor = Some(me);
+        }
+        self.hints.set(slot, me);
+        self.holdings.changed();
+    }
+
+    /// Nobody has a complete copy: this node's is declared complete, and it acts.
+    pub(super) fn promote(&self, slot: Slot) {
+        self.store.lock(slot).header_mut(slot).complete = true;
+        self.take(slot);
+    }
+
+    /// Hands the acting bits of `slots` to `asker`, as far as this node holds them and agrees that
+    /// the asker comes before it. Repeating the question gives the same answer.
+    pub(super) fn release(&self, view: &View, asker: NodeId, slots: &SlotSet) -> Vec<ReleasedSlot> {
+        let wall = self.clock.wall();
+        let mut released = Vec::new();
+        for slot in slots.iter().filter(|slot| comes_before(view, asker, *slot)) {
+            let mut shard = self.store.lock(slot);
+            let clock = shard.clock_mut().last(wall);
+            let header = shard.header_mut(slot);
+            let asked_before = header.successor == Some(asker);
+            if !header.acting && !asked_before {
+                continue;
+            }
+            header.acting = false;
+            header.successor = Some(asker);
+            let (term, marks) = (header.term, header.marks.clone());
+            drop(shard);
+            self.hints.set(slot, asker);
+            released.push(ReleasedSlot { slot, term, clock, marks });
+        }
+        if !released.is_empty() {
+            self.holdings.changed();
+            self.metrics.cluster.handovers_given.increment(released.len() as u64);
+        }
+        released
+    }
+
+    /// The slots given could not be handed over after all: this node takes those back that nobody
+    /// else took.
+    pub(super) fn take_back(&self, released: &[ReleasedSlot], asker: NodeId) {
+        for given in released {
+            let nobody_else = {
+                let shard = self.store.lock(given.slot);
+                let header = shard.header(given.slot);
+                header.successor == Some(asker) && header.term == given.term
+            };
+            if nobody_else {
+                self.take(given.slot);
+            }
+        }
+    }
+
+    /// Takes the acting bits that `from` handed over.
+    pub(super) fn accept(&self, from: NodeId, released: &[ReleasedSlot]) -> usize {
+        let wall = self.clock.wall();
+        let mut taken = 0;
+        for given in released {
+            let complete = {
+                let mut shard = self.store.lock(given.slot);
+                shard.clock_mut().observe(wall, given.clock);
+                let header = shard.header_mut(given.slot);
+                header.term = header.term.max(given.term);
+                marks::inherit(header, &given.marks);
+                marks::raise(header, from, given.clock);
+                header.complete
+            };
+            if complete {
+                self.take(given.slot);
+                taken += 1;
+            }
+        }
+        self.metrics.cluster.handovers.increment(taken as u64);
+        taken
+    }
+
+    /// A peer knows a higher term for the slot: this node does not act any more, and must compare
+    /// before it is complete again.
+    pub(super) fn deposed(&self, slot: Slot, term: Term, acting: Option<ActingHint>) {
+        {
+            let mut shard = self.store.lock(slot);
+            let header = shard.header_mut(slot);
+            if term <= header.term {
+                return;
+            }
+            header.term = term;
+            if header.acting {
+                header.acting = false;
+                header.complete = false;
+            }
+            header.successor = acting.map(|hint| hint.node);
+        }
+        if let Some(hint) = acting {
+            self.hints.set(slot, hint.node);
+        } else {
+            self.hints.clear_if(slot, self.options.me);
+        }
+        tracing::info!(%slot, term = term.counter, "acting bit lost to a higher term");
+        self.holdings.changed();
+        self.kick();
+    }
+
+    /// This node gives up its copy of the slot.
+    pub(super) fn drop_slot(&self, slot: Slot) {
+        {
+            let mut shard = self.store.lock(slot);
+            let header = shard.header_mut(slot);
+            if header.acting {
+                return;
+            }
+            header.complete = false;
+            header.receivers.clear();
+            shard.clear_slot(slot);
+        }
+        self.holdings.changed();
+    }
+}
+
+/// Whether `asker` stands before this node for the slot, by this node's own view: then the acting
+/// bit is the asker's.
+fn comes_before(view: &View, asker: NodeId, slot: Slot) -> bool {
+    for placed in view.replica_set(slot) {
+        if placed.node == asker {
+            return placed.standing != Standing::Gone;
+        }
+        if placed.node == view.me {
+            return view.phase == Phase::Paused
+                && view.replica_set(slot).any(|other| other.node == asker);
+        }
+    }
+    false
+}

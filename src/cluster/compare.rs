@@ -1,0 +1,334 @@
+//! Anti-entropy: the acting node of a slot finds out where a holder differs, and mends it.
+//!
+//! 1. Digests: equal slots are done; the mark moves to the clock read before.
+//! 2. The holder lists (key hash, version); entries of the last second are left alone, because
+//!    they may still be in a replication queue.
+//! 3. What the holder lacks or has older goes out through the replication queue. What the acting
+//!    node has older is fetched. What it lacks is fetched if it is newer than the holder's mark;
+//!    at or below the mark its silence counts: the holder drops it.
+//!
+//! Slots that a holder missed something of (*dirty*) are compared at once, all others once a minute.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::hlc;
+use crate::limits::{LIST_MAX, WALK_STEP};
+use crate::peers::CallError;
+use crate::store::Merged;
+use crate::tasks::Stop;
+use crate::types::{BodyRef, NodeId, RecordRef, Slot, SlotSet, Version};
+use crate::wire::message::{Listed, Request, Response};
+use crate::wire::raw::Raw;
+use crate::wire::replication::{Happened, Item};
+use crate::wire::snapshot::{Reader, put_record};
+
+use super::replicate::{Group, Link, Outgoing, ToDrive, drive_all};
+use super::view::Standing;
+use super::{Cache, Shared, marks};
+
+/// How often dirty slots are looked for.
+const DIRTY_INTERVAL: Duration = Duration::from_secs(1);
+/// How often every slot is compared.
+const FULL_INTERVAL: Duration = Duration::from_mins(1);
+/// How old an entry must be to be compared, in milliseconds.
+const SETTLED_MILLIS: u64 = 1_000;
+/// Slots of one `Digests` call.
+const DIGESTS_AT_ONCE: usize = 1_024;
+/// Records of one `Fetch` call.
+const FETCH_AT_ONCE: usize = 64;
+
+/// Where a holder differs from the acting node.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Difference {
+    /// Hashes that the holder lacks or has older.
+    send: Vec<u64>,
+    /// Hashes that the acting node has older, or lacks and may never have had.
+    fetch: Vec<u64>,
+    /// Entries that the acting node lacks by its own will.
+    absent: Vec<(u64, Version)>,
+}
+
+/// Compares until the group stops.
+pub(super) async fn run(cache: Cache, mut stop: Stop) {
+    let mut last_full = cache.shared.clock.now();
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(DIRTY_INTERVAL) => {}
+        }
+        let full = cache.shared.clock.now().saturating_since(last_full) >= FULL_INTERVAL;
+        if full {
+            last_full = cache.shared.clock.now();
+        }
+        let view = cache.view();
+        for member in view.others() {
+            let node = member.identity.node;
+            let Some(link) = cache.shared.link(node) else { continue };
+            if view.standing(node) != Standing::Alive || (!full && link.is_clean()) {
+                continue;
+            }
+            let slots = if full { SlotSet::full() } else { link.dirty() };
+            if let Err(error) = cache.compare_with(node, &slots).await {
+                tracing::debug!(%node, %error, "compare was cut off");
+            }
+        }
+    }
+}
+
+impl Cache {
+    /// Compares those of `slots` that this node acts for and `node` is complete for.
+    pub(super) async fn compare_with(
+        &self,
+        node: NodeId,
+        slots: &SlotSet,
+    ) -> Result<(), CallError> {
+        let shared = &self.shared;
+        let Some(link) = shared.link(node) else { return Ok(()) };
+        let own = shared.own_holdings();
+        let due: Vec<Slot> = slots
+            .iter()
+            .filter(|slot| own.acting.contains(*slot) && shared.holdings.is_complete(node, *slot))
+            .collect();
+        for chunk in due.chunks(DIGESTS_AT_ONCE) {
+            // Before the slots are read: a write missed from here on makes them dirty again.
+            let dirty: Vec<Slot> =
+                chunk.iter().copied().filter(|slot| link.take_dirty(*slot)).collect();
+            let outcome = self.compare_chunk(node, &link, chunk).await;
+            if outcome.is_err() {
+                for slot in dirty {
+                    link.set_dirty(slot);
+                }
+                return outcome;
+            }
+        }
+        Ok(())
+    }
+
+    async fn compare_chunk(
+        &self,
+        node: NodeId,
+        link: &Arc<Link>,
+        chunk: &[Slot],
+    ) -> Result<(), CallError> {
+        let shared = &self.shared;
+        let as_of: BTreeMap<Slot, u64> =
+            chunk.iter().map(|slot| (*slot, shared.settled_clock())).collect();
+        let request = Request::Digests { slots: chunk.iter().copied().collect() };
+        let answer = self.ask(node, &request).await?;
+        let Some(Response::Digests(theirs)) = Response::decode(&answer) else {
+            return Err(not_understood());
+        };
+        for (slot, digest) in theirs {
+            let Some(as_of) = as_of.get(&slot) else { continue };
+            let own = shared.store.lock(slot).header(slot).digest();
+            if own != digest {
+                self.mend(node, link, slot).await?;
+            }
+            marks::raise(shared.store.lock(slot).header_mut(slot), node, *as_of);
+        }
+        Ok(())
+    }
+
+    async fn ask(&self, node: NodeId, request: &Request<'_>) -> Result<bytes::Bytes, CallError> {
+        self.peers.call(node, request.encode(), self.shared.options.op_timeout).await
+    }
+
+    async fn mend(&self, node: NodeId, link: &Arc<Link>, slot: Slot) -> Result<(), CallError> {
+        let settled = self.shared.settled_clock();
+        let mut theirs = Vec::new();
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let answer = self.ask(node, &Request::List { slot, from: hash }).await?;
+            let Some(Response::Listed(listed, next)) = Response::decode(&answer) else {
+                return Err(not_understood());
+            };
+            theirs.extend(listed);
+            from = next.filter(|next| *next > hash);
+        }
+        let (ours, mark) = self.shared.list_whole(slot, node);
+        let difference = differ(&ours, &theirs, mark, settled);
+        self.fetch_from(node, slot, &difference.fetch).await?;
+        self.send_to(link, slot, &difference);
+        Ok(())
+    }
+
+    /// Fetches records and merges them here; the other holders hear of what was new.
+    async fn fetch_from(&self, node: NodeId, slot: Slot, hashes: &[u64]) -> Result<(), CallError> {
+        let shared = &self.shared;
+        for chunk in hashes.chunks(FETCH_AT_ONCE) {
+            let answer = self.ask(node, &Request::Fetch { slot, hashes: chunk.to_vec() }).await?;
+            let Some(Response::Fetched(Raw(records))) = Response::decode(&answer) else {
+                return Err(not_understood());
+            };
+            let mut reader = Reader::new(records);
+            let mut to_drive = ToDrive::new();
+            let (view, wall) = (shared.view(), shared.clock.wall());
+            while !reader.is_empty() {
+                let record = reader.record().map_err(|_| not_understood())?;
+                let mut shard = shared.store.lock(slot);
+                shard.clock_mut().observe(wall, record.version.clock);
+                if shard.merge(slot, record) == Merged::Applied {
+                    let term = shard.header(slot).term;
+                    let item = Item { slot, term, happened: Happened::Record(record) };
+                    let group = Group::of(&item);
+                    shared.queue(&view, &shard, Outgoing::untallied(slot, &group), &mut to_drive);
+                    shared.metrics.cluster.repaired_pulled.increment(1);
+                    shared.metrics.store.writes_repair.increment(1);
+                }
+            }
+            drive_all(shared, &self.peers, to_drive);
+        }
+        Ok(())
+    }
+
+    /// Sends the holder what it lacks, through the queue that its writes take.
+    fn send_to(&self, link: &Arc<Link>, slot: Slot, difference: &Difference) {
+        let shared = &self.shared;
+        let index = shared.store.shard_index(slot);
+        let mut to_drive = ToDrive::new();
+        for hash in &difference.send {
+            let shard = shared.store.lock(slot);
+            let term = shard.header(slot).term;
+            let mut group = Group::default();
+            shard.scan(slot, *hash, 1, &mut |at, entry| {
+                if at == *hash {
+                    let happened = Happened::Record(entry.record());
+                    group.put(&Item { slot, term, happened });
+                }
+            });
+            if !group.is_empty() && link.push(index, Outgoing::untallied(slot, &group)) {
+                to_drive.push((Arc::clone(link), index));
+            }
+            shared.metrics.cluster.repaired_pushed.increment(1);
+        }
+        for (hash, version) in &difference.absent {
+            let shard = shared.store.lock(slot);
+            let term = shard.header(slot).term;
+            let happened = Happened::Absent { hash: *hash, version: *version };
+            let group = Group::of(&Item { slot, term, happened });
+            if link.push(index, Outgoing::untallied(slot, &group)) {
+                to_drive.push((Arc::clone(link), index));
+            }
+        }
+        drive_all(shared, &self.peers, to_drive);
+    }
+}
+
+fn not_understood() -> CallError {
+    CallError::Refused("the answer was not understood".to_owned())
+}
+
+/// Where the holder's list differs from the acting node's. Entries stamped after `settled` are left
+/// alone on both sides.
+fn differ(ours: &[Listed], theirs: &[Listed], mark: u64, settled: u64) -> Difference {
+    let mut difference = Difference::default();
+    let mine: BTreeMap<u64, (Version, bool)> =
+        ours.iter().map(|(hash, version, tombstone)| (*hash, (*version, *tombstone))).collect();
+    let known: std::collections::BTreeSet<u64> = theirs.iter().map(|(hash, ..)| *hash).collect();
+    for (hash, version, tombstone) in theirs.iter().filter(|(_, v, _)| v.clock <= settled) {
+        match mine.get(hash) {
+            Some((own, _)) if own > version => difference.send.push(*hash),
+            Some((own, _)) if own < version => difference.fetch.push(*hash),
+            Some(_) => {}
+            None if *tombstone => {}
+            None if version.clock <= mark => difference.absent.push((*hash, *version)),
+            None => difference.fetch.push(*hash),
+        }
+    }
+    let unknown = ours
+        .iter()
+        .filter(|(hash, version, tombstone)| {
+            !tombstone && version.clock <= settled && !known.contains(hash)
+        })
+        .map(|(hash, ..)| *hash);
+    difference.send.extend(unknown);
+    difference
+}
+
+impl Shared {
+    /// The highest clock reading whose writes have left the replication queues by now.
+    fn settled_clock(&self) -> u64 {
+        let wall = self.clock.wall();
+        hlc::reading_at(crate::types::WallMillis(wall.0.saturating_sub(SETTLED_MILLIS)))
+    }
+
+    /// The digests of those of `slots` that are complete here.
+    pub(super) fn digests(&self, slots: &SlotSet) -> Vec<(Slot, u64)> {
+        slots
+            .iter()
+            .filter_map(|slot| {
+                let shard = self.store.lock(slot);
+                let header = shard.header(slot);
+                header.complete.then(|| (slot, header.digest()))
+            })
+            .collect()
+    }
+
+    /// Hashes and versions of a slot from a hash on.
+    pub(super) fn list(&self, slot: Slot, from: u64) -> (Vec<Listed>, Option<u64>) {
+        let mut listed = Vec::new();
+        let next = self.store.lock(slot).scan(slot, from, LIST_MAX, &mut |hash, entry| {
+            let record = entry.record();
+            listed.push((hash, record.version, record.body == BodyRef::Tombstone));
+        });
+        (listed, next)
+    }
+
+    fn list_whole(&self, slot: Slot, holder: NodeId) -> (Vec<Listed>, u64) {
+        let mut ours = Vec::new();
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let (listed, next) = self.list(slot, hash);
+            ours.extend(listed);
+            from = next;
+        }
+        (ours, marks::get(self.store.lock(slot).header(slot), holder))
+    }
+
+    /// The records of some hashes, encoded.
+    pub(super) fn fetch(&self, slot: Slot, hashes: &[u64]) -> Vec<u8> {
+        let mut out = Vec::new();
+        for hash in hashes.iter().take(WALK_STEP) {
+            self.store.lock(slot).scan(slot, *hash, 1, &mut |at, entry| {
+                if at == *hash {
+                    let record: RecordRef<'_> = entry.record();
+                    put_record(&mut out, record);
+                }
+            });
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn at(clock: u64) -> Version {
+        Version { term: 1, clock, origin: 1 }
+    }
+
+    #[test]
+    fn above_the_mark_both_sides_merge() {
+        let ours = [(1, at(10), false), (2, at(20), false), (3, at(30), false)];
+        let theirs = [(1, at(10), false), (2, at(25), false), (4, at(40), false)];
+        let found = differ(&ours, &theirs, 5, 100);
+        assert_eq!(found, Difference { send: vec![3], fetch: vec![2, 4], absent: vec![] });
+    }
+
+    #[test]
+    fn below_the_mark_the_silence_of_the_acting_node_counts() {
+        let theirs = [(4, at(40), false), (5, at(60), false), (6, at(30), true)];
+        let found = differ(&[], &theirs, 50, 100);
+        assert_eq!(found, Difference { send: vec![], fetch: vec![5], absent: vec![(4, at(40))] });
+    }
+
+    #[test]
+    fn what_may_still_be_on_its_way_is_left_alone() {
+        let found = differ(&[(1, at(200), false)], &[(2, at(200), false)], 0, 100);
+        assert_eq!(found, Difference::default());
+    }
+}

@@ -1,0 +1,368 @@
+//! Sees a client's command through: finds who acts, follows `NotOwner`, lets reads fall to the next
+//! complete replica, and tells the truth about the outcome.
+//!
+//! A command ends in one of three ways: executed; certainly not executed (`TRYAGAIN`, which client
+//! libraries repeat by themselves); or not known (`outcome unknown`), for a write that was sent,
+//! not answered, and is not safe to repeat.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::clock::within;
+use crate::command::parse::{is_repeatable, keys};
+use crate::command::{Row, Runs};
+use crate::config::AcksShortfall;
+use crate::peers::{Call, CallError};
+use crate::resp::{Encoder, Proto, errors};
+use crate::ring::slot_of;
+use crate::tasks::BoxFuture;
+use crate::types::{Db, Instant, NodeId, Slot};
+use crate::wire::message::{ActingHint, Request, Response, Run};
+use crate::wire::raw::{Args, Raw};
+
+use super::Cache;
+use super::execute::Executed;
+use super::quorum::{Decision, Verdict};
+use super::replicate::{ToDrive, drive_all};
+use super::view::Standing;
+
+/// The first pause before a command is tried again, and the longest.
+const PAUSES: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+/// Which of a node's ports a command came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// Commands are about the whole cluster.
+    Client,
+    /// Commands about the keyspace are about this node: cluster clients ask every node.
+    Cluster,
+}
+
+/// A command of a client.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandCall<'a> {
+    /// Its row of the command table.
+    pub row: &'static Row,
+    /// Its name and arguments.
+    pub args: &'a [&'a [u8]],
+    /// The database of the connection.
+    pub db: Db,
+    /// The protocol of the connection.
+    pub proto: Proto,
+    /// The port of the connection.
+    pub port: Port,
+}
+
+/// A command on its way.
+pub enum Started {
+    /// Done: the reply was appended.
+    Done,
+    /// Under way: the future gives the encoded reply.
+    Waiting(BoxFuture<'static, Bytes>),
+}
+
+/// A command on its way to another node, or waiting for one that acts.
+struct Pursuit {
+    cache: Cache,
+    row: &'static Row,
+    /// Whether a write that was sent and not answered may be sent again.
+    repeatable: bool,
+    slot: Slot,
+    proto: Proto,
+    request: Bytes,
+    deadline: Instant,
+    pause: Duration,
+}
+
+/// What one try came to.
+enum Tried {
+    Reply(Bytes),
+    /// Not executed there; perhaps the node that acts instead.
+    Elsewhere(Option<NodeId>),
+    Failed(CallError),
+}
+
+impl Cache {
+    /// Starts a command on keys. Its reply is appended to `out`, or given by the future.
+    pub fn start(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started {
+        match call.row.runs {
+            Runs::Slot => self.start_on_slot(call, out),
+            Runs::FanOut(merge) => self.start_fan_out(call, merge, out),
+            Runs::Keyspace => self.start_wide(call, out),
+            Runs::Connection | Runs::Node => {
+                Encoder::new(out, call.proto).error("ERR BUG: command does not run on keys");
+                Started::Done
+            }
+        }
+    }
+
+    /// Starts a command whose keys must share a slot.
+    pub(super) fn start_on_slot(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started {
+        let mut slots = keys(call.row, call.args).map(slot_of);
+        let Some(slot) = slots.next() else {
+            Encoder::new(out, call.proto).error(errors::SYNTAX);
+            return Started::Done;
+        };
+        if slots.any(|other| other != slot) {
+            Encoder::new(out, call.proto).error(errors::CROSSSLOT);
+            return Started::Done;
+        }
+        let run = Run {
+            command: call.row.id.wire(),
+            db: call.db,
+            resp3: call.proto == Proto::Resp3,
+            replica_ok: false,
+            slot,
+            args: Args(call.args.iter().copied().collect()),
+        };
+        self.start_run(call.row, run, out)
+    }
+
+    fn start_run(&self, row: &'static Row, mut run: Run<'_>, out: &mut Vec<u8>) -> Started {
+        let (target, replica_ok) = self.route(row, run.slot);
+        run.replica_ok = replica_ok;
+        let mut first = None;
+        if target == Some(self.shared.options.me) {
+            let start = out.len();
+            match self.run_here(row, &run, out) {
+                Executed::Done => return Started::Done,
+                Executed::Waiting(decision) => {
+                    let (cache, reply) = (self.clone(), Bytes::from(out.split_off(start)));
+                    let proto = proto_of(&run);
+                    return Started::Waiting(Box::pin(async move {
+                        cache.acknowledged(decision, reply, proto).await
+                    }));
+                }
+                Executed::NotActing(_) => {}
+            }
+        }
+        let (slot, proto) = (run.slot, proto_of(&run));
+        let repeatable = is_repeatable(row, &run.args.0);
+        let request = Request::Run(run).encode();
+        if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
+            first = Some((node, self.call(node, &request)));
+        }
+        let pursuit = Pursuit {
+            cache: self.clone(),
+            row,
+            repeatable,
+            slot,
+            proto,
+            request,
+            deadline: self.shared.clock.now() + self.shared.options.op_timeout,
+            pause: PAUSES.0,
+        };
+        Started::Waiting(Box::pin(pursuit.run(first)))
+    }
+
+    /// Executes an operation here and starts sending what it queued.
+    pub(super) fn run_here(&self, row: &Row, run: &Run<'_>, out: &mut Vec<u8>) -> Executed {
+        let mut to_drive = ToDrive::new();
+        let executed = self.shared.execute(row, run, out, &mut to_drive);
+        drive_all(&self.shared, &self.peers, to_drive);
+        executed
+    }
+
+    fn call(&self, node: NodeId, request: &Bytes) -> Call {
+        self.peers.call(node, request.clone(), self.shared.options.call_timeout)
+    }
+
+    /// Where to try first, and whether a replica that does not act may answer there: the node last
+    /// heard to act; a read skips it while it is suspect.
+    fn route(&self, row: &Row, slot: Slot) -> (Option<NodeId>, bool) {
+        let me = self.shared.options.me;
+        let hint = self.shared.hints.get(slot);
+        if hint == Some(me) {
+            return (hint, false);
+        }
+        let view = self.shared.view.load();
+        let acting = hint.or_else(|| {
+            let mut set = view.replica_set(slot);
+            set.find(|placed| placed.standing != Standing::Gone).map(|placed| placed.node)
+        });
+        if row.is_write() || acting.is_none_or(|node| view.standing(node) == Standing::Alive) {
+            return (acting, false);
+        }
+        let mut set = view.replica_set(slot);
+        let next = set.find(|placed| placed.standing == Standing::Alive);
+        next.map_or((acting, false), |placed| (Some(placed.node), true))
+    }
+
+    /// Waits for a write's acknowledgements; gives its reply, or what is known instead.
+    pub(super) async fn acknowledged(
+        &self,
+        decision: Decision,
+        reply: Bytes,
+        proto: Proto,
+    ) -> Bytes {
+        let metrics = &self.shared.metrics.cluster;
+        let why = match within(self.shared.options.op_timeout, decision).await {
+            Some(Ok(Verdict::Enough)) => return reply,
+            Some(Ok(Verdict::Short) | Err(_)) => {
+                metrics.shortfalls.increment(1);
+                if self.shared.options.acks_shortfall == AcksShortfall::Accept {
+                    return reply;
+                }
+                "too few copies acknowledged the write"
+            }
+            Some(Ok(Verdict::Deposed)) => "another node took over while the write was under way",
+            None => "the copies did not acknowledge the write in time",
+        };
+        metrics.outcome_unknown.increment(1);
+        error_reply(proto, &errors::outcome_unknown(why))
+    }
+}
+
+fn proto_of(run: &Run<'_>) -> Proto {
+    if run.resp3 { Proto::Resp3 } else { Proto::Resp2 }
+}
+
+pub(super) fn error_reply(proto: Proto, text: &str) -> Bytes {
+    let mut out = Vec::new();
+    Encoder::new(&mut out, proto).error(text);
+    out.into()
+}
+
+impl Pursuit {
+    async fn run(mut self, first: Option<(NodeId, Call)>) -> Bytes {
+        let mut asked = first.as_ref().map(|(node, _)| *node);
+        let mut tried = match first {
+            Some((_, call)) => read_answer(call.await),
+            None => Tried::Elsewhere(None),
+        };
+        loop {
+            let next = match tried {
+                Tried::Reply(reply) => {
+                    self.cache.shared.metrics.cluster.proxied_ok.increment(1);
+                    return reply;
+                }
+                Tried::Elsewhere(Some(node)) if asked != Some(node) => {
+                    self.cache.shared.hints.set(self.slot, node);
+                    Some(node)
+                }
+                Tried::Elsewhere(_) => {
+                    if let Some(node) = asked {
+                        self.cache.shared.hints.clear_if(self.slot, node);
+                    }
+                    None
+                }
+                Tried::Failed(error) => {
+                    if let Some(end) = self.judge(&error) {
+                        return end;
+                    }
+                    if !self.row.is_write()
+                        && let Some(reply) = self.try_replicas(asked).await
+                    {
+                        return reply;
+                    }
+                    None
+                }
+            };
+            self.cache.shared.metrics.cluster.proxied_retried.increment(1);
+            let target = if next.is_some() {
+                next
+            } else if self.wait().await {
+                self.cache.route(self.row, self.slot).0
+            } else {
+                return self.give_up();
+            };
+            asked = target;
+            tried = match target {
+                Some(node) => self.try_at(node, false).await,
+                None => Tried::Elsewhere(None),
+            };
+        }
+    }
+
+    /// Whether a failed try ends the command.
+    fn judge(&self, error: &CallError) -> Option<Bytes> {
+        if !self.row.is_write() {
+            return None;
+        }
+        if *error == CallError::Busy || *error == CallError::TooLarge {
+            self.cache.shared.metrics.cluster.proxied_failed.increment(1);
+            return Some(error_reply(self.proto, &errors::try_again(&error.to_string())));
+        }
+        if error.is_certain() || self.repeatable {
+            return None;
+        }
+        self.cache.shared.metrics.cluster.proxied_failed.increment(1);
+        self.cache.shared.metrics.cluster.outcome_unknown.increment(1);
+        Some(error_reply(self.proto, &errors::outcome_unknown(&error.to_string())))
+    }
+
+    /// Asks the other members of the set, as replicas, for a read.
+    async fn try_replicas(&self, asked: Option<NodeId>) -> Option<Bytes> {
+        let view = self.cache.view();
+        for placed in view.replica_set(self.slot) {
+            if Some(placed.node) == asked || placed.standing == Standing::Gone {
+                continue;
+            }
+            if let Tried::Reply(reply) = self.try_at(placed.node, true).await {
+                return Some(reply);
+            }
+        }
+        None
+    }
+
+    async fn try_at(&self, node: NodeId, replica_ok: bool) -> Tried {
+        let mut request = self.request.clone();
+        if let Some(Request::Run(mut run)) = Request::decode(&self.request)
+            && (replica_ok || node == self.cache.shared.options.me)
+        {
+            run.replica_ok = replica_ok;
+            if node == self.cache.shared.options.me {
+                let mut out = Vec::new();
+                let executed = self.cache.run_here(self.row, &run, &mut out);
+                drop(run);
+                return self.finish_here(executed, out).await;
+            }
+            request = Request::Run(run).encode();
+        }
+        read_answer(self.cache.call(node, &request).await)
+    }
+
+    async fn finish_here(&self, executed: Executed, out: Vec<u8>) -> Tried {
+        match executed {
+            Executed::Done => Tried::Reply(out.into()),
+            Executed::Waiting(decision) => {
+                Tried::Reply(self.cache.acknowledged(decision, out.into(), self.proto).await)
+            }
+            Executed::NotActing(hint) => Tried::Elsewhere(other_than(hint, &self.cache)),
+        }
+    }
+
+    /// Pauses before the next try; `false` once the budget is spent.
+    async fn wait(&mut self) -> bool {
+        let clock = &self.cache.shared.clock;
+        if clock.now() >= self.deadline {
+            return false;
+        }
+        tokio::time::sleep(self.pause).await;
+        self.pause = (self.pause * 2).min(PAUSES.1);
+        true
+    }
+
+    fn give_up(&self) -> Bytes {
+        self.cache.shared.metrics.cluster.proxied_failed.increment(1);
+        let text = format!("no node acts for slot {} at the moment", self.slot);
+        error_reply(self.proto, &errors::try_again(&text))
+    }
+}
+
+fn other_than(hint: Option<ActingHint>, cache: &Cache) -> Option<NodeId> {
+    hint.map(|hint| hint.node).filter(|node| *node != cache.shared.options.me)
+}
+
+fn read_answer(answer: Result<Bytes, CallError>) -> Tried {
+    let bytes = match answer {
+        Ok(bytes) => bytes,
+        Err(error) => return Tried::Failed(error),
+    };
+    match Response::decode(&bytes) {
+        Some(Response::Reply(Raw(reply))) => Tried::Reply(bytes.slice_ref(reply)),
+        Some(Response::NotOwner(hint)) => Tried::Elsewhere(hint.map(|hint| hint.node)),
+        _ => Tried::Failed(CallError::Refused("the answer was not understood".to_owned())),
+    }
+}

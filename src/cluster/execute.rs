@@ -1,0 +1,264 @@
+//! Executes an operation at this node, under the lock of the slot's store shard: the acting bit is
+//! checked, writes are stamped, applied and queued for the holders in one piece.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::command::{self, EntryView, Keyspace, Row};
+use crate::config::AcksShortfall;
+use crate::resp::{Encoder, Proto, errors};
+use crate::store::Shard;
+use crate::types::{BodyRef, Db, RecordRef, Slot, Term, Version, WallMillis};
+use crate::wire::message::{ActingHint, Run};
+use crate::wire::replication::{Happened, Item};
+
+use super::quorum::{Decision, Tally};
+use super::replicate::{Group, Link, Outgoing, ToDrive};
+use super::room::{Evictions, room_for};
+use super::view::View;
+use super::{Shared, marks};
+
+/// What became of an operation at this node.
+pub(super) enum Executed {
+    /// Done; the reply was appended.
+    Done,
+    /// Applied, and the reply appended; it may be given once the holders have answered.
+    Waiting(Decision),
+    /// Not executed: this node does not act for the slot.
+    NotActing(Option<ActingHint>),
+}
+
+/// Where an entry's stored key is put together without an allocation.
+type KeyBuffer = SmallVec<[u8; 64]>;
+
+/// One slot of one database under its shard lock.
+struct SlotKeyspace<'a> {
+    shared: &'a Shared,
+    shard: &'a mut Shard,
+    slot: Slot,
+    db: Db,
+    now: WallMillis,
+    term: Term,
+    tombstones: bool,
+    key: KeyBuffer,
+    /// What happened, for the holders of this slot.
+    items: Group,
+    evictions: Evictions,
+}
+
+impl Shared {
+    /// Executes `run`, if this node may, and appends the reply to `out`.
+    pub(super) fn execute(
+        &self,
+        row: &Row,
+        run: &Run<'_>,
+        out: &mut Vec<u8>,
+        to_drive: &mut ToDrive,
+    ) -> Executed {
+        let now = self.clock.wall();
+        let view = self.view.load();
+        let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
+        if row.is_write()
+            && let Some(refusal) = self.refusal(&view, run.slot)
+        {
+            Encoder::new(out, proto).error(refusal);
+            return Executed::Done;
+        }
+        let mut evictions = Evictions::default();
+        let mut shard = self.store.lock(run.slot);
+        if row.needs_memory() && !self.make_room(&mut shard, room_for(run), &mut evictions) {
+            // Other shards can give what this one cannot; their locks are taken without this one.
+            drop(shard);
+            self.trim(&mut evictions);
+            shard = self.store.lock(run.slot);
+            if !self.make_room(&mut shard, room_for(run), &mut evictions) {
+                drop(shard);
+                self.queue_evictions(&view, &evictions, to_drive);
+                self.metrics.store.refused.increment(1);
+                Encoder::new(out, proto).error(errors::OOM);
+                return Executed::Done;
+            }
+        }
+        let header = shard.header(run.slot);
+        let may_read = run.replica_ok && header.complete && !row.is_write();
+        if !header.acting && !may_read {
+            drop(shard);
+            self.queue_evictions(&view, &evictions, to_drive);
+            return Executed::NotActing(self.hint(run.slot));
+        }
+        let term = header.term;
+        let tombstones = view.table.facts.replicas > 1 || !header.receivers.is_empty();
+        let mut keyspace = SlotKeyspace {
+            shared: self,
+            shard: &mut shard,
+            slot: run.slot,
+            db: run.db,
+            now,
+            term,
+            tombstones,
+            key: KeyBuffer::new(),
+            items: Group::default(),
+            evictions,
+        };
+        command::execute(row, &run.args.0, &mut keyspace, &mut Encoder::new(out, proto));
+        let (items, evictions) = (keyspace.items, keyspace.evictions);
+        for (slot, group) in &evictions.0 {
+            self.queue(&view, &shard, Outgoing::untallied(*slot, group), to_drive);
+        }
+        if items.is_empty() {
+            return Executed::Done;
+        }
+        self.metrics.store.writes_client.increment(1);
+        self.queue_write(&view, &shard, run.slot, &items, to_drive)
+    }
+
+    /// Why a write is refused before it is executed: too few copies where that is an error.
+    fn refusal(&self, view: &View, slot: Slot) -> Option<&'static str> {
+        if self.options.acks_shortfall == AcksShortfall::Accept {
+            return None;
+        }
+        let needed = usize::from(self.options.acks.needed(view.table.facts.replicas));
+        let holders = view
+            .replica_set(slot)
+            .filter_map(|placed| placed.link.as_ref())
+            .filter(|link| link.is_waited_for() && self.holdings.is_complete(link.node, slot))
+            .count();
+        (holders + 1 < needed).then_some(errors::NOREPLICAS)
+    }
+
+    /// Queues what a write did for every holder of the slot, and starts its tally.
+    fn queue_write(
+        &self,
+        view: &View,
+        shard: &Shard,
+        slot: Slot,
+        items: &Group,
+        to_drive: &mut ToDrive,
+    ) -> Executed {
+        let needed = self.options.acks.needed(view.table.facts.replicas) - 1;
+        if needed == 0 {
+            self.queue(view, shard, Outgoing::untallied(slot, items), to_drive);
+            return Executed::Done;
+        }
+        let holders = view.replica_set(slot).filter(|placed| placed.link.is_some()).count();
+        let waiting = u8::try_from(holders).unwrap_or(u8::MAX);
+        let (tally, decision) = Tally::new(needed, waiting);
+        let outgoing = Outgoing { slot, group: items, tally: Some(&tally) };
+        self.queue(view, shard, outgoing, to_drive);
+        Executed::Waiting(decision)
+    }
+
+    /// Queues what happened to a slot for its holders and receivers; under the slot's shard lock.
+    pub(super) fn queue(
+        &self,
+        view: &View,
+        shard: &Shard,
+        outgoing: Outgoing<'_>,
+        to_drive: &mut ToDrive,
+    ) {
+        let slot = outgoing.slot;
+        let index = self.store.shard_index(slot);
+        let mut push = |link: &Arc<Link>, outgoing: Outgoing<'_>| {
+            if link.push(index, outgoing) {
+                to_drive.push((Arc::clone(link), index));
+            }
+        };
+        for link in view.replica_set(slot).filter_map(|placed| placed.link.as_ref()) {
+            push(link, outgoing);
+        }
+        for receiver in &shard.header(slot).receivers {
+            if !view.placement.holds(*receiver, slot)
+                && let Some(link) = self.link(*receiver)
+            {
+                push(&link, Outgoing { tally: None, ..outgoing });
+            }
+        }
+    }
+}
+
+impl SlotKeyspace<'_> {
+    fn stored_key(&mut self, name: &[u8]) -> KeyBuffer {
+        let mut key = std::mem::take(&mut self.key);
+        key.clear();
+        key.push(self.db.get());
+        key.extend_from_slice(name);
+        key
+    }
+
+    /// The version of the next write of `key`: above everything known of the key and the slot.
+    fn stamp(&mut self, key: &[u8]) -> Version {
+        let stored = self.shard.find(self.slot, key).map_or(0, |entry| entry.version().clock);
+        let header = self.shard.header(self.slot);
+        let above = stored.max(header.floor(self.db).clock).max(marks::highest(header));
+        let clock = self.shard.clock_mut().tick(self.now, above);
+        Version { term: self.term.counter, clock, origin: self.shared.options.me.tag() }
+    }
+
+    fn write(&mut self, name: &[u8], body: BodyRef<'_>, expires_at: Option<WallMillis>) {
+        let key = self.stored_key(name);
+        let sized = RecordRef { key: &key, version: Version::ZERO, expires_at, body };
+        let need = self.shard.room_for(self.slot, &sized);
+        // What was reserved before the command was enough for its arguments; a value that grows by
+        // more than it was given may pass the limit for a moment, and the upkeep brings it back.
+        let _reserved = self.shared.make_room(self.shard, need, &mut self.evictions);
+        let version = self.stamp(&key);
+        let record = RecordRef { key: &key, version, expires_at, body };
+        self.shard.put(self.slot, record);
+        let item = Item { slot: self.slot, term: self.term, happened: Happened::Record(record) };
+        self.items.put(&item);
+        self.key = key;
+    }
+}
+
+impl Keyspace for SlotKeyspace<'_> {
+    fn now(&self) -> WallMillis {
+        self.now
+    }
+
+    fn max_value_size(&self) -> usize {
+        usize::try_from(self.shared.options.max_value.0).unwrap_or(usize::MAX)
+    }
+
+    fn get(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
+        self.key = self.stored_key(name);
+        self.shard.get(self.slot, &self.key, self.now).and_then(|e| entry_view(e.record()))
+    }
+
+    fn peek(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
+        self.key = self.stored_key(name);
+        let found = self.shard.find(self.slot, &self.key)?;
+        if found.is_live(self.now) { entry_view(found.record()) } else { None }
+    }
+
+    fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {
+        self.write(name, BodyRef::String(value), expires_at);
+    }
+
+    fn expire(&mut self, name: &[u8], expires_at: Option<WallMillis>) -> bool {
+        let Some(value) = self.peek(name).map(|entry| entry.value.to_vec()) else {
+            return false;
+        };
+        self.write(name, BodyRef::String(&value), expires_at);
+        true
+    }
+
+    fn remove(&mut self, name: &[u8]) -> bool {
+        let was_live = self.peek(name).is_some();
+        if self.tombstones {
+            self.write(name, BodyRef::Tombstone, None);
+        } else if was_live {
+            let key = self.stored_key(name);
+            self.shard.remove(self.slot, &key, Version::MAX);
+            self.key = key;
+        }
+        was_live
+    }
+}
+
+fn entry_view(record: RecordRef<'_>) -> Option<EntryView<'_>> {
+    match record.body {
+        BodyRef::String(value) => Some(EntryView { value, expires_at: record.expires_at }),
+        BodyRef::Tombstone => None,
+    }
+}

@@ -1,0 +1,322 @@
+//! Fills: how a slot reaches a node that lacks it.
+//!
+//! 1. The receiver opens a bulk stream to the acting node and names the slots and a session.
+//! 2. For each slot the donor notes the receiver under the shard lock; from then on every write of
+//!    the slot goes to it too. Then the cursor starts.
+//! 3. When the cursor ends, `Filled` follows in the replication queue, behind those writes, and
+//!    `CursorEnd` on the stream. With both the slot is complete, and the mark is `as_of`.
+//!
+//! A donor that does not act says `Declined`; a stream that is cut off leaves what has arrived, and
+//! the next round of the reconciler asks again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::limits::{FILL_MESSAGE_BYTES, WALK_STEP};
+use crate::metrics::level;
+use crate::peers::{BulkStream, CallError, Caller};
+use crate::store::Shard;
+use crate::tasks::{self, lock};
+use crate::types::{NodeId, Slot, SlotSet};
+use crate::wire::replication::{self, Happened, Item, put_item};
+
+use super::replicate::{Group, Outgoing, ToDrive, drive_all};
+use super::{Cache, Shared, marks};
+
+/// The first message of a fill's stream, from the receiver.
+#[derive(Debug, Serialize, Deserialize)]
+struct FillRequest {
+    session: u64,
+    slots: SlotSet,
+}
+
+/// The slots that fills are bringing to this node.
+#[derive(Debug, Default)]
+pub(super) struct Fills {
+    sessions: AtomicU64,
+    slots: Mutex<BTreeMap<Slot, Filling>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Filling {
+    session: u64,
+    cursor_ended: bool,
+    filled: Option<u64>,
+}
+
+impl Fills {
+    /// Slots under way.
+    pub(super) fn under_way(&self) -> SlotSet {
+        lock(&self.slots).keys().copied().collect()
+    }
+
+    fn begin(&self, slots: &SlotSet) -> u64 {
+        let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let filling = Filling { session, cursor_ended: false, filled: None };
+        lock(&self.slots).extend(slots.iter().map(|slot| (slot, filling)));
+        session
+    }
+
+    fn end(&self, session: u64) {
+        lock(&self.slots).retain(|_, filling| filling.session != session);
+    }
+
+    /// How many slots of a session are still under way.
+    fn remaining(&self, session: u64) -> usize {
+        lock(&self.slots).values().filter(|filling| filling.session == session).count()
+    }
+
+    pub(super) fn declined(&self, slot: Slot) {
+        lock(&self.slots).remove(&slot);
+    }
+
+    pub(super) fn note_filled(
+        &self,
+        shared: &Shared,
+        shard: &mut Shard,
+        slot: Slot,
+        session: u64,
+        as_of: u64,
+    ) {
+        self.note(shared, shard, slot, session, |filling| filling.filled = Some(as_of));
+    }
+
+    pub(super) fn note_cursor_end(
+        &self,
+        shared: &Shared,
+        shard: &mut Shard,
+        slot: Slot,
+        session: u64,
+    ) {
+        self.note(shared, shard, slot, session, |filling| filling.cursor_ended = true);
+    }
+
+    fn note(
+        &self,
+        shared: &Shared,
+        shard: &mut Shard,
+        slot: Slot,
+        session: u64,
+        note: impl FnOnce(&mut Filling),
+    ) {
+        let mut slots = lock(&self.slots);
+        let Some(filling) = slots.get_mut(&slot).filter(|filling| filling.session == session)
+        else {
+            return;
+        };
+        note(filling);
+        let (true, Some(as_of)) = (filling.cursor_ended, filling.filled) else { return };
+        slots.remove(&slot);
+        drop(slots);
+        let header = shard.header_mut(slot);
+        header.complete = true;
+        header.as_of = as_of;
+        shared.holdings.changed();
+    }
+}
+
+impl Cache {
+    /// Fills `slots` from `donor`; returns when each is complete, declined or given up.
+    pub(super) async fn fill_from(&self, donor: NodeId, slots: SlotSet) {
+        let session = self.shared.fills.begin(&slots);
+        let count = slots.len();
+        if let Err(error) = self.receive(donor, session, slots).await {
+            tracing::warn!(node = %donor, slots = count, %error, "fill was cut off");
+        }
+        self.shared.fills.end(session);
+        self.shared.kick();
+    }
+
+    async fn receive(&self, donor: NodeId, session: u64, slots: SlotSet) -> Result<(), CallError> {
+        let shared = &self.shared;
+        let mut stream = self.peers.open_bulk(donor, shared.options.op_timeout).await?;
+        let request = postcard::to_stdvec(&FillRequest { session, slots })
+            .map_err(|error| CallError::Refused(error.to_string()))?;
+        stream.outgoing.send(request.into()).await.map_err(|_| CallError::Lost)?;
+        while let Some(message) = stream.incoming.recv().await {
+            let message = message?;
+            shared.metrics.cluster.sync_bytes_received.increment(message.len() as u64);
+            shared.receive_fill(donor, &message);
+        }
+        // The stream ends before the last `Filled` has come through the replication queues.
+        let patience = crate::clock::within(Duration::from_secs(5), async {
+            while shared.fills.remaining(session) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        });
+        patience.await.ok_or(CallError::TimedOut)
+    }
+
+    /// Serves a fill that a peer asked for.
+    pub(super) fn serve_fill(&self, from: Caller, stream: BulkStream) {
+        let cache = self.clone();
+        tasks::spawn("fill donor", async move {
+            if let Err(error) = cache.donate(from.node, stream).await {
+                tracing::warn!(node = %from.node, %error, "fill of a peer was cut off");
+            }
+        });
+    }
+
+    async fn donate(&self, receiver: NodeId, mut stream: BulkStream) -> Result<(), CallError> {
+        let Some(first) = stream.incoming.recv().await else { return Ok(()) };
+        let request: FillRequest =
+            postcard::from_bytes(&first?).map_err(|error| CallError::Refused(error.to_string()))?;
+        let mut sender = Sender { cache: self, stream: &stream, buffer: Vec::new() };
+        for slot in request.slots.iter() {
+            self.donate_slot(receiver, slot, request.session, &mut sender).await?;
+        }
+        sender.flush().await
+    }
+
+    /// Sends one slot: notes the receiver, walks the slot, closes with both ends.
+    async fn donate_slot(
+        &self,
+        receiver: NodeId,
+        slot: Slot,
+        session: u64,
+        sender: &mut Sender<'_>,
+    ) -> Result<(), CallError> {
+        let shared = &self.shared;
+        let (term, drops) = {
+            let mut shard = shared.store.lock(slot);
+            let header = shard.header_mut(slot);
+            let term = header.term;
+            let link = shared.link(receiver).filter(|_| header.acting);
+            let Some(link) = link else {
+                put_item(&mut sender.buffer, &Item { slot, term, happened: Happened::Declined });
+                return Ok(());
+            };
+            if !header.receivers.contains(&receiver) {
+                header.receivers.push(receiver);
+            }
+            let drops = link.drops();
+            link.clear_dirty(slot);
+            for (db, version) in header.floors() {
+                let happened = Happened::Floor { db, version };
+                put_item(&mut sender.buffer, &Item { slot, term, happened });
+            }
+            (term, drops)
+        };
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            from = shared.walk_step(slot, hash, term, &mut sender.buffer);
+            sender.flush_if_full().await?;
+        }
+        if self.close_slot(receiver, slot, session, drops) {
+            let happened = Happened::CursorEnd { session };
+            put_item(&mut sender.buffer, &Item { slot, term, happened });
+        } else {
+            put_item(&mut sender.buffer, &Item { slot, term, happened: Happened::Declined });
+        }
+        Ok(())
+    }
+
+    /// Queues `Filled` behind the writes that went to the receiver meanwhile; `false` if one of
+    /// them was dropped, or this node does not act any more.
+    fn close_slot(&self, receiver: NodeId, slot: Slot, session: u64, drops: u64) -> bool {
+        let shared = &self.shared;
+        let Some(link) = shared.link(receiver) else { return false };
+        let wall = shared.clock.wall();
+        let index = shared.store.shard_index(slot);
+        let mut to_drive = ToDrive::new();
+        {
+            let mut shard = shared.store.lock(slot);
+            let as_of = shard.clock_mut().last(wall);
+            let header = shard.header_mut(slot);
+            if !header.acting || link.drops() != drops {
+                return false;
+            }
+            marks::raise(header, receiver, as_of);
+            let happened = Happened::Filled { session, as_of };
+            let group = Group::of(&Item { slot, term: header.term, happened });
+            if link.push(index, Outgoing::untallied(slot, &group)) {
+                to_drive.push((Arc::clone(&link), index));
+            }
+        }
+        drive_all(shared, &self.peers, to_drive);
+        true
+    }
+}
+
+/// Collects items into messages and sends them at the configured pace.
+struct Sender<'a> {
+    cache: &'a Cache,
+    stream: &'a BulkStream,
+    buffer: Vec<u8>,
+}
+
+impl Sender<'_> {
+    async fn flush_if_full(&mut self) -> Result<(), CallError> {
+        if self.buffer.len() >= FILL_MESSAGE_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), CallError> {
+        if self.buffer.is_empty() {
+            return Ok(());
+        }
+        let message = Bytes::from(std::mem::take(&mut self.buffer));
+        let (bytes, rate) = (message.len() as u64, self.cache.shared.options.sync_rate.0);
+        self.cache.shared.metrics.cluster.sync_bytes_sent.increment(bytes);
+        self.stream.outgoing.send(message).await.map_err(|_| CallError::Lost)?;
+        match bytes.saturating_mul(1_000_000).checked_div(rate) {
+            Some(micros) => tokio::time::sleep(Duration::from_micros(micros)).await,
+            None => tokio::task::yield_now().await,
+        }
+        Ok(())
+    }
+}
+
+impl Shared {
+    /// Encodes the next entries of a slot under one hold of its lock.
+    fn walk_step(
+        &self,
+        slot: Slot,
+        from: u64,
+        term: crate::types::Term,
+        buffer: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let mut keys = 0;
+        let next = self.store.lock(slot).scan(slot, from, WALK_STEP, &mut |_, entry| {
+            let happened = Happened::Record(entry.record());
+            put_item(buffer, &Item { slot, term, happened });
+            keys += 1;
+        });
+        self.metrics.cluster.sync_keys_sent.increment(keys);
+        next
+    }
+
+    /// Applies one message of a fill.
+    fn receive_fill(&self, donor: NodeId, message: &[u8]) {
+        let mut keys = 0;
+        for item in replication::items(message) {
+            match item {
+                Ok(item) => {
+                    keys += u64::from(matches!(item.happened, Happened::Record(_)));
+                    self.apply(donor, &item);
+                }
+                Err(error) => {
+                    tracing::warn!(node = %donor, %error, "message of a fill is damaged");
+                    break;
+                }
+            }
+        }
+        self.metrics.cluster.sync_keys_received.increment(keys);
+        self.metrics.store.writes_sync.increment(keys);
+    }
+
+    /// Shows how much of this node's place is complete. Takes every shard lock in turn.
+    pub(super) fn note_fill_progress(&self) {
+        let view = self.view();
+        let own = self.own_holdings();
+        let assigned = Slot::all().filter(|slot| view.target.holds(view.me, *slot)).count();
+        let complete = own.complete.iter().filter(|slot| view.target.holds(view.me, *slot)).count();
+        let ratio = if assigned == 0 { 1.0 } else { level(complete) / level(assigned) };
+        self.metrics.cluster.sync_progress.set(ratio);
+    }
+}

@@ -1,0 +1,124 @@
+//! What each node holds and acts for, by its own word: this node's, and the last word of its peers.
+
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::store::Store;
+use crate::tasks::lock;
+use crate::types::{Generation, NodeId, Slot, SlotSet};
+use crate::wire::message::Holdings;
+
+/// A peer's last word.
+#[derive(Clone, Debug)]
+pub(super) struct PeerHoldings {
+    /// What it said.
+    pub(super) holdings: Holdings,
+    /// Whether it said so in the present round.
+    pub(super) fresh: bool,
+}
+
+/// The holdings of this node and its peers.
+#[derive(Debug)]
+pub(super) struct HoldingsBook {
+    generation: Generation,
+    /// Raised with every change of a bit in any slot header.
+    revision: AtomicU64,
+    own: Mutex<Option<Holdings>>,
+    peers: Mutex<BTreeMap<NodeId, PeerHoldings>>,
+}
+
+impl HoldingsBook {
+    /// Nothing known.
+    pub(super) fn new(generation: Generation) -> Self {
+        Self {
+            generation,
+            revision: AtomicU64::new(1),
+            own: Mutex::default(),
+            peers: Mutex::default(),
+        }
+    }
+
+    /// A bit of a slot header changed.
+    pub(super) fn changed(&self) {
+        self.revision.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// The present revision.
+    pub(super) fn revision(&self) -> u64 {
+        self.revision.load(Ordering::SeqCst)
+    }
+
+    /// Whether `known` is the present word of this node.
+    pub(super) fn is_current(&self, known: Option<(Generation, u64)>) -> bool {
+        known == Some((self.generation, self.revision()))
+    }
+
+    /// What this node holds, read from its slot headers when something changed.
+    pub(super) fn own(&self, store: &Store, placement: u64) -> Holdings {
+        let mut cached = lock(&self.own);
+        // Read before the headers: a change in between is seen by the next call.
+        let revision = self.revision();
+        if let Some(known) = cached.as_mut().filter(|known| known.revision == revision) {
+            known.placement = placement;
+            return known.clone();
+        }
+        let (mut acting, mut complete) = (SlotSet::new(), SlotSet::new());
+        for index in 0..store.shards() {
+            let shard = store.lock_shard(index);
+            for slot in Slot::all().filter(|slot| store.shard_index(*slot) == index) {
+                let header = shard.header(slot);
+                if header.acting {
+                    acting.insert(slot);
+                }
+                if header.complete {
+                    complete.insert(slot);
+                }
+            }
+        }
+        let fresh = Holdings { generation: self.generation, revision, acting, complete, placement };
+        *cached = Some(fresh.clone());
+        fresh
+    }
+
+    /// The last word of the peers.
+    pub(super) fn peers(&self) -> BTreeMap<NodeId, PeerHoldings> {
+        lock(&self.peers).clone()
+    }
+
+    /// The revision of a peer's last word.
+    pub(super) fn known(&self, node: NodeId) -> Option<(Generation, u64)> {
+        let peers = lock(&self.peers);
+        let known = &peers.get(&node)?.holdings;
+        Some((known.generation, known.revision))
+    }
+
+    /// A round begins: no word is fresh, and peers that are not `present` are forgotten.
+    pub(super) fn begin_round(&self, present: &[NodeId]) {
+        let mut peers = lock(&self.peers);
+        peers.retain(|node, _| present.contains(node));
+        for known in peers.values_mut() {
+            known.fresh = false;
+        }
+    }
+
+    /// A peer gave its word, or (`None`) said that the last one still holds.
+    pub(super) fn heard(&self, node: NodeId, word: Option<Holdings>) {
+        let mut peers = lock(&self.peers);
+        match word {
+            Some(holdings) => {
+                peers.insert(node, PeerHoldings { holdings, fresh: true });
+            }
+            None => {
+                if let Some(known) = peers.get_mut(&node) {
+                    known.fresh = true;
+                }
+            }
+        }
+    }
+
+    /// Whether a peer said that it is complete for a slot.
+    pub(super) fn is_complete(&self, node: NodeId, slot: Slot) -> bool {
+        lock(&self.peers).get(&node).is_some_and(|known| known.holdings.complete.contains(slot))
+    }
+}

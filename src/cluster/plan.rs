@@ -1,0 +1,223 @@
+//! What must move, decided slot by slot from what is known. Pure.
+//!
+//! A plan is level-triggered: it is made anew from the present view and the nodes' own words on
+//! what they hold, so that a lost message costs a round, never a slot.
+
+use std::collections::BTreeMap;
+
+use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
+use crate::wire::message::Holdings;
+
+use super::holdings::PeerHoldings;
+use super::view::{Standing, View};
+
+/// What a plan is made from.
+pub(super) struct Known<'a> {
+    /// Members and placement.
+    pub(super) view: &'a View,
+    /// What this node holds.
+    pub(super) own: &'a Holdings,
+    /// What the others said.
+    pub(super) peers: &'a BTreeMap<NodeId, PeerHoldings>,
+    /// Slots that a fill is bringing already.
+    pub(super) filling: &'a SlotSet,
+}
+
+/// What this node should do now.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    /// Slots to fill, by donor.
+    pub(super) fills: BTreeMap<NodeId, SlotSet>,
+    /// Acting bits to ask for, by holder.
+    pub(super) releases: BTreeMap<NodeId, SlotSet>,
+    /// Acting bits that nobody holds and that are this node's to take.
+    pub(super) takes: SlotSet,
+    /// Slots without any complete copy, of which this node declares its own complete.
+    pub(super) promotes: SlotSet,
+    /// Slots that are not this node's any more and that everybody else has.
+    pub(super) drops: SlotSet,
+    /// Slots of this node's place on the ring, and how many of them are complete.
+    pub(super) assigned: usize,
+    /// How many of the assigned slots are complete.
+    pub(super) complete: usize,
+    /// Slots this node acts for that have fewer complete copies than configured.
+    pub(super) under_replicated: usize,
+}
+
+impl Plan {
+    /// Whether every assigned slot is complete.
+    pub(super) fn is_complete(&self) -> bool {
+        self.complete == self.assigned
+    }
+
+    /// Whether nothing needs to move.
+    pub(super) fn is_idle(&self) -> bool {
+        self.fills.is_empty()
+            && self.releases.is_empty()
+            && self.takes.is_empty()
+            && self.promotes.is_empty()
+            && self.drops.is_empty()
+    }
+}
+
+/// Who says that it acts for each slot: a peer, by position in the map.
+struct Claims<'a> {
+    by_slot: Vec<Option<NodeId>>,
+    known: &'a Known<'a>,
+    /// Whether every member that is not gone gave its word in this round.
+    all_heard: bool,
+}
+
+/// Decides what this node should do now.
+pub(super) fn plan(known: &Known<'_>) -> Plan {
+    let claims = Claims::new(known);
+    let mut plan = Plan::default();
+    for slot in Slot::all() {
+        plan_slot(&claims, slot, &mut plan);
+    }
+    plan
+}
+
+impl<'a> Claims<'a> {
+    fn new(known: &'a Known<'a>) -> Self {
+        let mut by_slot = vec![None; usize::from(SLOTS)];
+        for (node, word) in known.peers {
+            if known.view.standing(*node) == Standing::Gone {
+                continue;
+            }
+            for slot in word.holdings.acting.iter() {
+                by_slot[slot.index()] = Some(*node);
+            }
+        }
+        let all_heard = known.view.others().all(|member| {
+            known.peers.get(&member.identity.node).is_some_and(|word| {
+                word.fresh && word.holdings.generation == member.identity.generation
+            })
+        });
+        Self { by_slot, known, all_heard }
+    }
+
+    fn acting_peer(&self, slot: Slot) -> Option<NodeId> {
+        self.by_slot[slot.index()]
+    }
+
+    /// Whether a node said that it is complete for the slot; `None` if it said nothing yet.
+    fn is_complete(&self, node: NodeId, slot: Slot) -> Option<bool> {
+        if node == self.known.view.me {
+            return Some(self.known.own.complete.contains(slot));
+        }
+        Some(self.known.peers.get(&node)?.holdings.complete.contains(slot))
+    }
+
+    /// The member of the set that should act: the first that is active, not gone and complete.
+    /// `None` where that hangs on a member that did not give its word.
+    fn rightful(&self, slot: Slot) -> Option<NodeId> {
+        for placed in self.known.view.replica_set(slot) {
+            let active = phase(self.known.view, placed.node) == Some(Phase::Active);
+            if placed.standing == Standing::Gone || !active {
+                continue;
+            }
+            if self.is_complete(placed.node, slot)? {
+                return Some(placed.node);
+            }
+        }
+        None
+    }
+
+    /// Whether this node is to declare its copy complete because there is no other: it is the
+    /// first of the set, nobody acts or is complete, and no absent member may still have a copy.
+    fn is_last_copy(&self, slot: Slot) -> bool {
+        let view = self.known.view;
+        let mut set = view.replica_set(slot);
+        self.all_heard
+            && set.all(|placed| placed.standing != Standing::Gone)
+            && view.replica_set(slot).next().is_some_and(|first| first.node == view.me)
+            && !self.known.peers.values().any(|word| word.holdings.complete.contains(slot))
+    }
+}
+
+impl Claims<'_> {
+    /// Whether nobody acts for the slot, no member of its set is complete, and this node, a former
+    /// holder, is the first of those that still have it: then the set is filled from here.
+    fn is_only_stray_copy(&self, slot: Slot) -> bool {
+        let view = self.known.view;
+        self.all_heard
+            && self.acting_peer(slot).is_none()
+            && view.replica_set(slot).all(|placed| {
+                placed.standing == Standing::Gone
+                    || self.is_complete(placed.node, slot) == Some(false)
+            })
+            && !self
+                .known
+                .peers
+                .range(..view.me)
+                .any(|(_, word)| word.holdings.complete.contains(slot))
+    }
+}
+
+fn phase(view: &View, node: NodeId) -> Option<Phase> {
+    Some(view.table.get(node)?.identity.phase)
+}
+
+fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
+    let Known { view, own, filling, .. } = *claims.known;
+    let acts = own.acting.contains(slot);
+    let complete = own.complete.contains(slot);
+    let assigned = view.target.holds(view.me, slot);
+    plan.assigned += usize::from(assigned);
+    plan.complete += usize::from(assigned && complete);
+    if acts {
+        plan.under_replicated += usize::from(is_under_replicated(claims, slot));
+    }
+    if assigned && !complete {
+        match claims.acting_peer(slot) {
+            Some(_) if filling.contains(slot) => {}
+            Some(donor) => {
+                plan.fills.entry(donor).or_default().insert(slot);
+            }
+            None if view.phase != Phase::Joining && claims.is_last_copy(slot) => {
+                plan.promotes.insert(slot);
+            }
+            None => {}
+        }
+    } else if assigned && view.phase == Phase::Active {
+        if claims.rightful(slot) == Some(view.me) {
+            match claims.acting_peer(slot) {
+                Some(other) => {
+                    plan.releases.entry(other).or_default().insert(slot);
+                }
+                None if !acts && claims.all_heard => {
+                    plan.takes.insert(slot);
+                }
+                None => {}
+            }
+        }
+    } else if !assigned && !acts && complete {
+        if is_held_by_all(claims, slot) {
+            plan.drops.insert(slot);
+        } else if claims.is_only_stray_copy(slot) {
+            plan.takes.insert(slot);
+        }
+    }
+}
+
+/// Whether another node acts for the slot and every member of its set that is there has it.
+fn is_held_by_all(claims: &Claims<'_>, slot: Slot) -> bool {
+    claims.acting_peer(slot).is_some()
+        && claims
+            .known
+            .view
+            .replica_set(slot)
+            .filter(|placed| placed.standing != Standing::Gone)
+            .all(|placed| claims.is_complete(placed.node, slot) == Some(true))
+}
+
+fn is_under_replicated(claims: &Claims<'_>, slot: Slot) -> bool {
+    let view = claims.known.view;
+    let copies = view
+        .replica_set(slot)
+        .filter(|placed| placed.standing != Standing::Gone)
+        .filter(|placed| claims.is_complete(placed.node, slot) == Some(true))
+        .count();
+    copies < usize::from(view.table.facts.replicas)
+}

@@ -1,0 +1,195 @@
+//! Brings this node to where the view wants it: asks the others what they hold, makes a plan, and
+//! carries it out.
+//!
+//! A round runs whenever something changed, and once a second. It also moves the node through its
+//! phases: a joining or returning node whose slots are all complete turns active.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::within;
+use crate::limits::{HOLDINGS_TIMEOUT, RECONCILE_INTERVAL};
+use crate::metrics::level;
+use crate::tasks::{Stop, TaskGroup};
+use crate::types::{NodeId, Phase, SlotSet};
+use crate::wire::message::{Request, Response};
+
+use super::plan::{Known, Plan, plan};
+use super::view::View;
+use super::{Cache, MemberPort};
+
+/// The least time between two rounds, so that a burst of changes costs one.
+const SETTLE: Duration = Duration::from_millis(10);
+/// The time to the next round while something is to be moved.
+const BUSY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Reconciles until the group stops.
+pub(super) async fn run(
+    cache: Cache,
+    members: Arc<dyn MemberPort>,
+    tasks: TaskGroup,
+    mut stop: Stop,
+) {
+    let mut pause = SETTLE;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            () = cache.shared.kicked.notified() => {
+                tokio::time::sleep(SETTLE).await;
+            }
+            () = tokio::time::sleep(pause) => {}
+        }
+        let view = cache.view();
+        if !view.table.formed {
+            pause = RECONCILE_INTERVAL;
+            continue;
+        }
+        let idle = cache.round(&view, &*members, &tasks).await;
+        pause = if idle { RECONCILE_INTERVAL } else { BUSY_INTERVAL };
+    }
+}
+
+impl Cache {
+    /// One round; whether nothing is left to do.
+    async fn round(&self, view: &View, members: &dyn MemberPort, tasks: &TaskGroup) -> bool {
+        self.hear_holdings(view).await;
+        let shared = &self.shared;
+        let own = shared.own_holdings();
+        let plan = plan(&Known {
+            view,
+            own: &own,
+            peers: &shared.holdings.peers(),
+            filling: &shared.fills.under_way(),
+        });
+        self.settle_alone(&plan, view);
+        for (donor, slots) in plan.fills.clone() {
+            tracing::info!(node = %donor, slots = slots.len(), "fill started");
+            let cache = self.clone();
+            tasks.spawn("fill", async move { cache.fill_from(donor, slots).await });
+        }
+        for (holder, slots) in &plan.releases {
+            self.ask_release(*holder, slots, &own.acting).await;
+        }
+        self.follow_phase(&plan, view, members).await;
+        shared.show_plan(&plan);
+        plan.is_idle()
+    }
+
+    /// What needs no other node: takes, promotions, drops.
+    fn settle_alone(&self, plan: &Plan, view: &View) {
+        let shared = &self.shared;
+        for slot in plan.promotes.iter() {
+            shared.promote(slot);
+        }
+        let formed_alone = view.table.members.len() == 1;
+        if !plan.promotes.is_empty() && !formed_alone {
+            let slots = plan.promotes.len();
+            shared.metrics.cluster.promoted.increment(slots as u64);
+            tracing::warn!(slots, "no complete copy was left: this node's was declared complete");
+        }
+        if !plan.takes.is_empty() {
+            let slots = plan.takes.len();
+            plan.takes.iter().for_each(|slot| shared.take(slot));
+            shared.metrics.cluster.handovers_death.increment(slots as u64);
+            tracing::info!(slots, "slots taken over that nobody acted for");
+        }
+        if !plan.drops.is_empty() {
+            tracing::info!(slots = plan.drops.len(), "slots dropped that others hold now");
+            plan.drops.iter().for_each(|slot| shared.drop_slot(slot));
+        }
+    }
+
+    /// Asks everyone what they hold; who does not answer in time keeps its last word.
+    async fn hear_holdings(&self, view: &View) {
+        let shared = &self.shared;
+        let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
+        shared.holdings.begin_round(&present);
+        let calls: Vec<_> = present
+            .iter()
+            .map(|node| {
+                let known = shared.holdings.known(*node);
+                let request = Request::Holdings { known }.encode();
+                (*node, self.peers.call(*node, request, HOLDINGS_TIMEOUT))
+            })
+            .collect();
+        for (node, call) in calls {
+            let Ok(answer) = call.await else { continue };
+            match Response::decode(&answer) {
+                Some(Response::Holdings(holdings)) => shared.holdings.heard(node, Some(holdings)),
+                Some(Response::Unchanged) => shared.holdings.heard(node, None),
+                _ => tracing::warn!(%node, "peer did not understand a question about holdings"),
+            }
+        }
+    }
+
+    /// Asks `holder` for acting bits. Where both act, the copies are compared first.
+    async fn ask_release(&self, holder: NodeId, slots: &SlotSet, own_acting: &SlotSet) {
+        let shared = &self.shared;
+        let both: SlotSet = slots.iter().filter(|slot| own_acting.contains(*slot)).collect();
+        if !both.is_empty()
+            && let Err(error) = self.compare_with(holder, &both).await
+        {
+            tracing::info!(node = %holder, %error, "compare before a release was cut off");
+            return;
+        }
+        let request = Request::Release { slots: slots.clone() }.encode();
+        let answer = within(
+            shared.options.op_timeout,
+            self.peers.call(holder, request, shared.options.op_timeout),
+        );
+        let Some(Ok(answer)) = answer.await else { return };
+        if let Some(Response::Released(released)) = Response::decode(&answer) {
+            let taken = shared.accept(holder, &released);
+            if taken > 0 {
+                tracing::info!(node = %holder, slots = taken, "slots taken over by release");
+                shared.kick();
+            }
+        }
+    }
+
+    async fn follow_phase(&self, plan: &Plan, view: &View, members: &dyn MemberPort) {
+        let alone = view.placement.members().is_empty() && is_first_joiner(view);
+        let done = match view.phase {
+            Phase::Joining => plan.assigned > 0 && plan.is_complete() || alone,
+            Phase::Returning => plan.is_complete(),
+            Phase::Active | Phase::Paused | Phase::Leaving => false,
+        };
+        if done {
+            members.announce(Phase::Active).await;
+        }
+    }
+}
+
+/// Whether nobody is on the ring and this node is the first of those that want to be: then there is
+/// nobody to be filled from.
+fn is_first_joiner(view: &View) -> bool {
+    view.phase == Phase::Joining
+        && view
+            .others()
+            .all(|member| member.identity.phase != Phase::Joining || member.identity.node > view.me)
+}
+
+impl super::Shared {
+    fn show_plan(&self, plan: &Plan) {
+        let gauges = &self.metrics.view;
+        gauges.under_replicated.set(level(plan.under_replicated));
+        let mut last = crate::tasks::lock(&self.progress);
+        *last = Progress {
+            assigned: plan.assigned,
+            complete: plan.complete,
+            under_replicated: plan.under_replicated,
+        };
+    }
+}
+
+/// What the last round found, for status.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Progress {
+    /// Slots of this node's place.
+    pub assigned: usize,
+    /// How many of them are complete.
+    pub complete: usize,
+    /// Slots this node acts for with too few complete copies.
+    pub under_replicated: usize,
+}

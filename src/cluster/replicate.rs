@@ -1,0 +1,395 @@
+//! Replication queues: one per (store shard, peer), filled under the shard lock, so that what
+//! happened to a slot arrives in the order in which it happened.
+//!
+//! A queue sends one batch at a time; while that is under way the next one gathers. What cannot be
+//! delivered is dropped as a whole and its slots become *dirty*: one bit a slot and peer is the
+//! whole of our hinted handoff, and a compare mends it.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::Notify;
+
+use crate::limits::{REPLICATION_BATCH_MAX, REPLICATION_PATIENCE, REPLICATION_QUEUE_MAX};
+use crate::peers::Peers;
+use crate::tasks::{self, lock};
+use crate::types::{Instant, NodeId, Slot, SlotSet};
+use crate::wire::message::{Applied, Request, Response};
+use crate::wire::raw::Raw;
+use crate::wire::replication::{self, Item, put_item};
+
+use super::Shared;
+use super::quorum::Tally;
+
+/// Everything that this node sends one peer about its slots.
+#[derive(Debug)]
+pub(super) struct Link {
+    /// The peer.
+    pub(super) node: NodeId,
+    queues: Box<[Mutex<Queue>]>,
+    /// Slots of which the peer missed something.
+    dirty: Mutex<SlotSet>,
+    /// Whether the peer is gone: nothing is queued, slots become dirty at once.
+    gone: AtomicBool,
+    /// Whether the peer is suspect: sent to, not waited for.
+    suspect: AtomicBool,
+    queued_bytes: AtomicUsize,
+    /// Counts drops, so that a fill can tell whether one came between.
+    drops: AtomicU64,
+    drained: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    waiting: Vec<u8>,
+    /// The groups in `waiting`, in order.
+    groups: VecDeque<Queued>,
+    /// The groups of the batch that is under way.
+    sent: VecDeque<Queued>,
+    sending: bool,
+}
+
+/// The items that one operation left for a holder of its slot.
+#[derive(Debug)]
+struct Queued {
+    /// Where the group ends in `waiting`.
+    end: usize,
+    /// How many items it has.
+    count: usize,
+    /// Who waits for its outcome.
+    tally: Option<Arc<Tally>>,
+}
+
+/// Encoded items about one slot.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Group {
+    /// A group of one item.
+    pub(super) fn of(item: &Item<'_>) -> Self {
+        let mut group = Self::default();
+        group.put(item);
+        group
+    }
+
+    /// Appends an item.
+    pub(super) fn put(&mut self, item: &Item<'_>) {
+        put_item(&mut self.bytes, item);
+        self.count += 1;
+    }
+
+    /// Whether there is nothing to say.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+}
+
+/// A batch on its way.
+struct Batch {
+    bytes: Bytes,
+}
+
+/// A group on its way to holders.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outgoing<'a> {
+    /// The slot it is about.
+    pub(super) slot: Slot,
+    /// What happened.
+    pub(super) group: &'a Group,
+    /// Who waits for the holders' answers.
+    pub(super) tally: Option<&'a Arc<Tally>>,
+}
+
+impl<'a> Outgoing<'a> {
+    /// A group for whose outcome nobody waits.
+    pub(super) const fn untallied(slot: Slot, group: &'a Group) -> Self {
+        Self { slot, group, tally: None }
+    }
+}
+
+impl Link {
+    /// A link with one queue for each of `shards` store shards.
+    pub(super) fn new(node: NodeId, shards: usize) -> Self {
+        Self {
+            node,
+            queues: (0..shards).map(|_| Mutex::default()).collect(),
+            dirty: Mutex::default(),
+            gone: AtomicBool::new(false),
+            suspect: AtomicBool::new(false),
+            queued_bytes: AtomicUsize::new(0),
+            drops: AtomicU64::new(0),
+            drained: Notify::new(),
+        }
+    }
+
+    /// Bytes that wait or are under way.
+    pub(super) fn queued_bytes(&self) -> usize {
+        self.queued_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer's acknowledgements are worth waiting for.
+    pub(super) fn is_waited_for(&self) -> bool {
+        !self.gone.load(Ordering::Relaxed) && !self.suspect.load(Ordering::Relaxed)
+    }
+
+    /// How often a queue to this peer was dropped.
+    pub(super) fn drops(&self) -> u64 {
+        self.drops.load(Ordering::SeqCst)
+    }
+
+    /// Slots of which the peer missed something.
+    pub(super) fn dirty(&self) -> SlotSet {
+        lock(&self.dirty).clone()
+    }
+
+    /// Whether the peer missed nothing.
+    pub(super) fn is_clean(&self) -> bool {
+        lock(&self.dirty).is_empty()
+    }
+
+    /// Takes the slot's dirty bit away: before the slot is read for repair, never after.
+    pub(super) fn clear_dirty(&self, slot: Slot) {
+        lock(&self.dirty).remove(slot);
+    }
+
+    /// Takes the slot's dirty bit away; whether it was there.
+    pub(super) fn take_dirty(&self, slot: Slot) -> bool {
+        lock(&self.dirty).remove(slot)
+    }
+
+    /// Notes that the peer missed something of a slot.
+    pub(super) fn set_dirty(&self, slot: Slot) {
+        lock(&self.dirty).insert(slot);
+    }
+
+    /// Follows the peer's standing. One that is not alive is not waited for; for one that is gone
+    /// everything queued is dropped.
+    pub(super) fn set_standing(&self, suspect: bool, gone: bool) {
+        self.suspect.store(suspect, Ordering::Relaxed);
+        self.gone.store(gone, Ordering::Relaxed);
+        if suspect || gone {
+            for queue in &self.queues {
+                lock(queue).give_up_waiting();
+            }
+        }
+        if gone {
+            for index in 0..self.queues.len() {
+                self.drop_queue(index);
+            }
+        }
+    }
+
+    /// Queues what happened to a slot; called under the slot's shard lock. Returns whether the
+    /// caller must drive the queue.
+    pub(super) fn push(&self, index: usize, outgoing: Outgoing<'_>) -> bool {
+        let Outgoing { slot, group, tally } = outgoing;
+        let tally = tally.filter(|tally| {
+            let waited_for = self.is_waited_for();
+            if !waited_for {
+                tally.given_up();
+            }
+            waited_for
+        });
+        let gone = self.gone.load(Ordering::Relaxed);
+        let mut queue = lock(&self.queues[index]);
+        let full = queue.waiting.len() >= REPLICATION_QUEUE_MAX;
+        if gone || full {
+            drop(queue);
+            self.set_dirty(slot);
+            self.drops.fetch_add(1, Ordering::SeqCst);
+            if let Some(tally) = tally {
+                tally.given_up();
+            }
+            if full {
+                self.drop_queue(index);
+            }
+            return false;
+        }
+        queue.waiting.extend_from_slice(&group.bytes);
+        let end = queue.waiting.len();
+        queue.groups.push_back(Queued { end, count: group.count, tally: tally.cloned() });
+        self.queued_bytes.fetch_add(group.bytes.len(), Ordering::Relaxed);
+        !std::mem::replace(&mut queue.sending, true)
+    }
+
+    /// Waits until the queues of these store shards are empty; `false` if one was dropped.
+    pub(super) async fn drain(&self, indexes: &[usize], since_drops: u64) -> bool {
+        loop {
+            let notified = self.drained.notified();
+            tokio::pin!(notified);
+            notified.as_mut().enable();
+            if self.drops() != since_drops {
+                return false;
+            }
+            if indexes.iter().all(|index| !lock(&self.queues[*index]).sending) {
+                return true;
+            }
+            notified.await;
+        }
+    }
+
+    fn take(&self, index: usize) -> Option<Batch> {
+        let mut queue = lock(&self.queues[index]);
+        let Some(bytes) = queue.take_batch() else {
+            queue.sending = false;
+            drop(queue);
+            self.drained.notify_waiters();
+            return None;
+        };
+        Some(Batch { bytes })
+    }
+
+    /// Everything of a queue is given up: its slots are dirty.
+    fn drop_queue(&self, index: usize) {
+        let (bytes, groups) = lock(&self.queues[index]).clear_waiting();
+        if bytes.is_empty() {
+            return;
+        }
+        self.queued_bytes.fetch_sub(bytes.len(), Ordering::Relaxed);
+        self.mark_dirty(&bytes);
+        for tally in groups.into_iter().filter_map(|group| group.tally) {
+            tally.given_up();
+        }
+    }
+
+    fn mark_dirty(&self, batch: &[u8]) {
+        self.drops.fetch_add(1, Ordering::SeqCst);
+        {
+            let mut dirty = lock(&self.dirty);
+            for item in replication::items(batch).flatten() {
+                dirty.insert(item.slot);
+            }
+        }
+        self.drained.notify_waiters();
+    }
+
+    /// The batch under way has its answer, or is given up for good (`None`).
+    fn settle(&self, index: usize, batch: &Batch, outcomes: Option<&[Applied]>) {
+        let groups = std::mem::take(&mut lock(&self.queues[index]).sent);
+        self.queued_bytes.fetch_sub(batch.bytes.len(), Ordering::Relaxed);
+        if outcomes.is_none() {
+            self.mark_dirty(&batch.bytes);
+        }
+        let mut items = 0;
+        for group in groups {
+            items += group.count;
+            let Some(tally) = group.tally else { continue };
+            // An empty list says that all were applied by complete holders; the last item of a
+            // group speaks for it, because a refusal of one is a refusal of those behind it.
+            match outcomes {
+                Some(all) => {
+                    tally.answered(all.get(items - 1).copied().unwrap_or(Applied::Complete));
+                }
+                None => tally.given_up(),
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// Moves groups from waiting to under way: as many as fit a batch, at least one.
+    fn take_batch(&mut self) -> Option<Bytes> {
+        let mut cut = 0;
+        while let Some(group) = self.groups.front() {
+            if cut > 0 && group.end > REPLICATION_BATCH_MAX {
+                break;
+            }
+            cut = group.end;
+            self.sent.extend(self.groups.pop_front());
+        }
+        if cut == 0 {
+            return None;
+        }
+        let rest = self.waiting.split_off(cut);
+        let batch = std::mem::replace(&mut self.waiting, rest);
+        for group in &mut self.groups {
+            group.end -= cut;
+        }
+        Some(batch.into())
+    }
+
+    fn clear_waiting(&mut self) -> (Vec<u8>, VecDeque<Queued>) {
+        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.groups))
+    }
+
+    fn give_up_waiting(&mut self) {
+        for group in self.groups.iter_mut().chain(&mut self.sent) {
+            if let Some(tally) = group.tally.take() {
+                tally.given_up();
+            }
+        }
+    }
+}
+
+/// Queues to be driven by the current thread once the shard lock is released.
+pub(super) type ToDrive = smallvec::SmallVec<[(Arc<Link>, usize); 2]>;
+
+/// Starts sending the queues that [`Link::push`] said must be driven.
+pub(super) fn drive_all(shared: &Arc<Shared>, peers: &Arc<dyn Peers>, queues: ToDrive) {
+    for (link, index) in queues {
+        let (shared, peers) = (Arc::clone(shared), Arc::clone(peers));
+        tasks::spawn("replicate", async move {
+            while let Some(batch) = link.take(index) {
+                deliver(&shared, &*peers, &link, index, batch).await;
+            }
+        });
+    }
+}
+
+async fn deliver(shared: &Shared, peers: &dyn Peers, link: &Link, index: usize, batch: Batch) {
+    let request = Request::Replicate(Raw(&batch.bytes)).encode();
+    let started = shared.clock.now();
+    let mut pause = Duration::from_millis(5);
+    loop {
+        let answer = peers.call(link.node, request.clone(), shared.options.call_timeout).await;
+        let outcomes = match answer.as_deref().map(Response::decode) {
+            Ok(Some(Response::Replicated(outcomes))) => outcomes,
+            Ok(_) => {
+                tracing::warn!(node = %link.node, "peer did not understand a replication batch");
+                break;
+            }
+            Err(_) if !worth_repeating(shared.clock.now(), started, link) => break,
+            Err(_) => {
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(Duration::from_millis(100));
+                continue;
+            }
+        };
+        note_outcomes(shared, &batch.bytes, &outcomes);
+        link.settle(index, &batch, Some(&outcomes));
+        return;
+    }
+    let items = replication::items(&batch.bytes).count();
+    shared.metrics.cluster.replicated_missed.increment(items as u64);
+    link.settle(index, &batch, None);
+    shared.kick();
+}
+
+fn worth_repeating(now: Instant, started: Instant, link: &Link) -> bool {
+    !link.gone.load(Ordering::Relaxed) && now.saturating_since(started) < REPLICATION_PATIENCE
+}
+
+fn note_outcomes(shared: &Shared, batch: &[u8], outcomes: &[Applied]) {
+    let metrics = &shared.metrics.cluster;
+    if outcomes.is_empty() {
+        metrics.replicated_applied.increment(replication::items(batch).count() as u64);
+        return;
+    }
+    for (item, outcome) in replication::items(batch).flatten().zip(outcomes) {
+        match outcome {
+            Applied::Deposed { term, acting } => {
+                metrics.replicated_deposed.increment(1);
+                shared.deposed(item.slot, *term, *acting);
+            }
+            Applied::Complete | Applied::Incomplete | Applied::Superseded { .. } => {
+                metrics.replicated_applied.increment(1);
+            }
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Room in the store: evictions follow the acting node, and the holders are told.
+//!
+//! A write makes room among the entries that this node acts for, whose holders hear of each victim
+//! in the ordered queues. Replicas are dropped only by a node that is well over its budget.
+
+use std::sync::atomic::Ordering;
+
+use crate::store::{Gone, Remains, Shard, SlotHeader};
+use crate::types::Slot;
+use crate::wire::message::Run;
+use crate::wire::replication::{Happened, Item};
+
+use super::Shared;
+use super::replicate::{Group, Outgoing, ToDrive};
+use super::view::View;
+
+/// What an entry takes beside its key and value, at most, tables included.
+const ENTRY_OVERHEAD: usize = 160;
+/// Entries that one trim of one shard evicts at most.
+const TRIM_STEP: usize = 64;
+/// A node drops replicas by itself when it is over its budget by this part of it.
+const FAR_OVER: u64 = 20;
+
+/// Entries that were evicted, for the holders of their slots.
+#[derive(Default)]
+pub(super) struct Evictions(pub(super) Vec<(Slot, Group)>);
+
+/// The room that an operation may need: all of its arguments, as entries.
+pub(super) fn room_for(run: &Run<'_>) -> usize {
+    let values = run.args.0.iter().map(|arg| arg.len()).sum::<usize>();
+    values + ENTRY_OVERHEAD * run.args.0.len().div_ceil(2)
+}
+
+impl Evictions {
+    fn note(&mut self, gone: &Gone<'_>) -> Remains {
+        let happened = Happened::Evicted { key: gone.key, version: gone.version };
+        let item = Item { slot: gone.slot, term: gone.header.term, happened };
+        self.0.push((gone.slot, Group::of(&item)));
+        Remains::Nothing
+    }
+}
+
+fn is_acted_for(header: &SlotHeader) -> bool {
+    header.acting
+}
+
+impl Shared {
+    /// Reserves `need` bytes in a shard; `false` if it cannot give them now.
+    pub(super) fn make_room(
+        &self,
+        shard: &mut Shard,
+        need: usize,
+        evictions: &mut Evictions,
+    ) -> bool {
+        let before = evictions.0.len();
+        let fits = shard.make_room(need, &mut is_acted_for, &mut |gone| evictions.note(gone));
+        self.count_evictions(evictions.0.len() - before);
+        fits
+    }
+
+    /// Brings every shard that holds more than its share back under the budget: entries that this
+    /// node acts for go first, then, if that is not enough, replicas.
+    pub(super) fn trim(&self, evictions: &mut Evictions) {
+        for index in 0..self.store.shards() {
+            if self.store.pressure() == 0 {
+                return;
+            }
+            let mut shard = self.store.lock_shard(index);
+            let trimmed =
+                shard.trim(TRIM_STEP, &mut is_acted_for, &mut |gone| evictions.note(gone));
+            self.count_evictions(trimmed);
+        }
+        if self.is_far_over() {
+            for index in 0..self.store.shards() {
+                self.shed_replicas(&mut self.store.lock_shard(index));
+            }
+        }
+    }
+
+    /// Drops replicas of a shard while the node is far over its budget.
+    pub(super) fn shed_replicas(&self, shard: &mut Shard) {
+        if self.is_far_over() {
+            let mut replica = |header: &SlotHeader| !header.acting;
+            let dropped = shard.trim(TRIM_STEP, &mut replica, &mut |_| Remains::Nothing);
+            self.count_evictions(dropped);
+        }
+    }
+
+    /// Tells the holders of evicted entries. Takes the shard lock of each slot in turn.
+    pub(super) fn queue_evictions(
+        &self,
+        view: &View,
+        evictions: &Evictions,
+        to_drive: &mut ToDrive,
+    ) {
+        for (slot, group) in &evictions.0 {
+            let shard = self.store.lock(*slot);
+            self.queue(view, &shard, Outgoing::untallied(*slot, group), to_drive);
+        }
+    }
+
+    fn is_far_over(&self) -> bool {
+        self.store.pressure() > self.store.limit() / FAR_OVER
+    }
+
+    fn count_evictions(&self, count: usize) {
+        if count > 0 {
+            self.evicted.fetch_add(count as u64, Ordering::Relaxed);
+            self.metrics.store.evicted_memory.increment(count as u64);
+        }
+    }
+}

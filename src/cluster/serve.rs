@@ -1,0 +1,247 @@
+//! Answers peers: executes operations for slots this node acts for, applies what acting nodes
+//! replicate, hands over acting bits, and says what this node holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::command;
+use crate::peers::{BulkStream, Caller, Serve, Served};
+use crate::resp::Proto;
+use crate::store::{Merged, Shard};
+use crate::types::{NodeId, Slot, SlotSet, Version, WallMillis};
+use crate::wire::message::{ActingHint, Applied, Request, Response, Run};
+use crate::wire::raw::{Args, Raw};
+use crate::wire::replication::{self, Happened, Item};
+
+use super::execute::Executed;
+use super::{Cache, MemberPort, Shared};
+
+/// How long a release may wait for the queue of writes before it.
+const RELEASE_DRAIN: Duration = Duration::from_secs(1);
+
+/// Serves peers on one thread.
+pub struct PeerService {
+    cache: Cache,
+    members: Arc<dyn MemberPort>,
+}
+
+impl PeerService {
+    /// A service that executes through `cache`.
+    pub fn new(cache: Cache, members: Arc<dyn MemberPort>) -> Self {
+        Self { cache, members }
+    }
+
+    fn run(&self, run: &Run<'_>) -> Served {
+        let Some(row) = command::table::by_wire(run.command) else {
+            return now(&Response::Unsupported);
+        };
+        let mut out = Vec::with_capacity(64);
+        match self.cache.run_here(row, run, &mut out) {
+            Executed::Done => now(&Response::Reply(Raw(&out))),
+            Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
+            Executed::Waiting(decision) => {
+                let cache = self.cache.clone();
+                let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
+                Served::Later(Box::pin(async move {
+                    let reply = cache.acknowledged(decision, out.into(), proto).await;
+                    Response::Reply(Raw(&reply)).encode()
+                }))
+            }
+        }
+    }
+
+    fn release(&self, asker: NodeId, slots: &SlotSet) -> Served {
+        let shared = Arc::clone(&self.cache.shared);
+        let Some(link) = shared.link(asker) else {
+            return now(&Response::Released(Vec::new()));
+        };
+        let drops = link.drops();
+        let released = shared.release(&shared.view(), asker, slots);
+        let mut queues: Vec<usize> =
+            released.iter().map(|given| shared.store.shard_index(given.slot)).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        Served::Later(Box::pin(async move {
+            let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&queues, drops)).await;
+            if drained == Some(true) {
+                return Response::Released(released).encode();
+            }
+            shared.take_back(&released, asker);
+            Response::Released(Vec::new()).encode()
+        }))
+    }
+
+    fn keys(&self, request: &Request<'_>) -> Served {
+        let Request::Keys { db, slot, from, limit, onward } = request else {
+            return now(&Response::Unsupported);
+        };
+        let page = self.cache.shared.keys_page(*db, *slot, *from, *limit, *onward);
+        let names = Args(page.names.iter().map(|name| &**name).collect());
+        let (next, not_acting) = (page.next, page.not_acting);
+        now(&Response::Keys(crate::wire::message::KeysPage { names, next, not_acting }))
+    }
+}
+
+fn now(response: &Response<'_>) -> Served {
+    Served::Now(response.encode())
+}
+
+impl Serve for PeerService {
+    fn serve(&self, from: Caller, request: &[u8], _budget: Duration) -> Served {
+        let Some(request) = Request::decode(request) else {
+            return now(&Response::Unsupported);
+        };
+        let shared = &self.cache.shared;
+        match request {
+            Request::Run(run) => self.run(&run),
+            Request::Replicate(Raw(batch)) => {
+                now(&Response::Replicated(shared.apply_batch(from.node, batch)))
+            }
+            Request::Holdings { known } if shared.holdings.is_current(known) => {
+                now(&Response::Unchanged)
+            }
+            Request::Holdings { .. } => now(&Response::Holdings(shared.own_holdings())),
+            Request::Release { slots } => self.release(from.node, &slots),
+            Request::Keys { .. } => self.keys(&request),
+            Request::Count { db } => now(&Response::Count(shared.count_keys(db))),
+            Request::Flush { db } => now(&Response::Flushed(self.cache.flush_here(db))),
+            Request::Explain { slot, key: Raw(key) } => {
+                now(&Response::Explained(shared.explain_here(slot, key)))
+            }
+            Request::Digests { slots } => now(&Response::Digests(shared.digests(&slots))),
+            Request::List { slot, from } => {
+                let (listed, next) = shared.list(slot, from);
+                now(&Response::Listed(listed, next))
+            }
+            Request::Fetch { slot, hashes } => {
+                now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
+            }
+            Request::Member(request) => {
+                let answer = self.members.serve(from, request);
+                Served::Later(Box::pin(async move { Response::Member(answer.await).encode() }))
+            }
+        }
+    }
+
+    fn serve_bulk(&self, from: Caller, stream: BulkStream) {
+        self.cache.serve_fill(from, stream);
+    }
+}
+
+impl Shared {
+    /// Applies a batch of `from`, item by item; an empty answer says that all were applied here by
+    /// a complete holder.
+    fn apply_batch(&self, from: NodeId, batch: &[u8]) -> Vec<Applied> {
+        let mut outcomes: Vec<Applied> = Vec::new();
+        for item in replication::items(batch) {
+            match item {
+                Ok(item) => outcomes.push(self.apply(from, &item)),
+                Err(error) => {
+                    tracing::warn!(node = %from, %error, "replication batch is damaged");
+                    break;
+                }
+            }
+        }
+        if outcomes.iter().all(|outcome| *outcome == Applied::Complete) {
+            outcomes.clear();
+        }
+        outcomes
+    }
+
+    /// Applies one item of the acting node `from`, unless a higher term is known.
+    pub(super) fn apply(&self, from: NodeId, item: &Item<'_>) -> Applied {
+        let wall = self.clock.wall();
+        let slot = item.slot;
+        let mut shard = self.store.lock(slot);
+        let header = shard.header_mut(slot);
+        if item.term < header.term {
+            let (term, acting) = (header.term, header.acting);
+            drop(shard);
+            let me = self.options.me;
+            let own = ActingHint { node: me, peer: self.view.load().peer_address(me) };
+            let acting = if acting { Some(own) } else { self.hint(slot) };
+            return Applied::Deposed { term, acting };
+        }
+        let mut lost = false;
+        if item.term > header.term {
+            header.term = item.term;
+            header.successor = Some(from);
+            lost = std::mem::take(&mut header.acting);
+            if lost {
+                header.complete = false;
+            }
+        }
+        let complete = header.complete;
+        let outcome = self.apply_happened(&mut shard, wall, slot, item.happened);
+        drop(shard);
+        self.hints.set(slot, from);
+        if lost {
+            tracing::info!(%slot, node = %from, "acting bit lost to a higher term");
+            self.holdings.changed();
+            self.kick();
+        }
+        match outcome {
+            Some(newer) => Applied::Superseded { same_origin: newer },
+            None if complete => Applied::Complete,
+            None => Applied::Incomplete,
+        }
+    }
+
+    /// `Some` where a newer version is there already: whether it has the same origin.
+    fn apply_happened(
+        &self,
+        shard: &mut Shard,
+        wall: WallMillis,
+        slot: Slot,
+        happened: Happened<'_>,
+    ) -> Option<bool> {
+        match happened {
+            Happened::Record(record) => {
+                shard.clock_mut().observe(wall, record.version.clock);
+                self.shed_replicas(shard);
+                if shard.merge(slot, record) != Merged::Older {
+                    return None;
+                }
+                let newer = shard.find(slot, record.key).map(|entry| entry.version().origin);
+                self.metrics.store.superseded.increment(1);
+                return Some(newer == Some(record.version.origin));
+            }
+            Happened::Evicted { key, version } => {
+                if shard.remove(slot, key, version) {
+                    self.metrics.store.evicted_notice.increment(1);
+                }
+            }
+            Happened::Absent { hash, version } => drop_hash(shard, slot, hash, version),
+            Happened::Floor { db, version } => {
+                shard.clock_mut().observe(wall, version.clock);
+                shard.set_floor(slot, db, version);
+            }
+            Happened::Filled { session, as_of } => {
+                self.fills.note_filled(self, shard, slot, session, as_of);
+            }
+            Happened::CursorEnd { session } => {
+                self.fills.note_cursor_end(self, shard, slot, session);
+            }
+            Happened::Declined => self.fills.declined(slot),
+        }
+        None
+    }
+
+    /// What this node holds now.
+    pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
+        self.holdings.own(&self.store, self.view.load().placement.id().get())
+    }
+}
+
+/// Drops the entry of a hash, up to a version.
+fn drop_hash(shard: &mut Shard, slot: Slot, hash: u64, version: Version) {
+    let mut found = None;
+    shard.scan(slot, hash, 1, &mut |at, entry| {
+        if at == hash {
+            found = Some(entry.record().key.to_vec());
+        }
+    });
+    if let Some(key) = found {
+        shard.remove(slot, &key, version);
+    }
+}

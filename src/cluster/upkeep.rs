@@ -1,0 +1,152 @@
+//! Housekeeping of the store: expiry, tombstones, receivers that are done, and the gauges that
+//! follow from slot headers.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::hlc;
+use crate::metrics::level;
+use crate::store::Remains;
+use crate::tasks::Stop;
+use crate::types::{NodeId, Slot, WallMillis};
+
+use super::replicate::{ToDrive, drive_all};
+use super::room::Evictions;
+use super::view::Standing;
+use super::{Cache, Shared};
+
+/// How often expired entries are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_millis(100);
+/// Entries that one sweep of one shard looks at, at most.
+const SWEEP_STEP: usize = 512;
+/// Every so many sweeps the slower chores run.
+const CHORES_EVERY: u32 = 10;
+/// How old a tombstone is at least when it goes, in milliseconds.
+const TOMBSTONE_MILLIS: u64 = 60_000;
+
+/// Keeps house until the group stops.
+pub(super) async fn run(cache: Cache, mut stop: Stop) {
+    let shared = Arc::clone(&cache.shared);
+    let mut sweeps = 0u32;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.stopped() => return,
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+        shared.sweep().await;
+        cache.relieve();
+        shared.note_fill_progress();
+        sweeps = sweeps.wrapping_add(1);
+        if sweeps.is_multiple_of(CHORES_EVERY) {
+            shared.reap_tombstones().await;
+            shared.forget_receivers();
+            shared.show_gauges();
+        }
+    }
+}
+
+impl Cache {
+    /// Brings the store back under its budget, and tells the holders what went.
+    fn relieve(&self) {
+        let shared = &self.shared;
+        if shared.store.pressure() == 0 {
+            return;
+        }
+        let (mut evictions, mut to_drive) = (Evictions::default(), ToDrive::new());
+        shared.trim(&mut evictions);
+        shared.queue_evictions(&shared.view(), &evictions, &mut to_drive);
+        drive_all(shared, &self.peers, to_drive);
+    }
+}
+
+impl Shared {
+    async fn sweep(&self) {
+        let now = self.clock.wall();
+        for index in 0..self.store.shards() {
+            let mut expired = 0;
+            self.store.lock_shard(index).sweep(now, SWEEP_STEP, &mut |_| {
+                expired += 1;
+                Remains::Nothing
+            });
+            if expired > 0 {
+                self.expired.fetch_add(expired, Ordering::Relaxed);
+                self.metrics.store.expired.increment(expired);
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Tombstones go a minute after the delete where every holder is there, complete and clean;
+    /// else after `tombstone_grace`.
+    async fn reap_tombstones(&self) {
+        let wall = self.clock.wall();
+        let grace = if self.is_settled() {
+            TOMBSTONE_MILLIS
+        } else {
+            let grace = self.view.load().table.facts.tombstone_grace.as_millis();
+            u64::try_from(grace).unwrap_or(u64::MAX)
+        };
+        let older_than = hlc::reading_at(WallMillis(wall.0.saturating_sub(grace)));
+        for index in 0..self.store.shards() {
+            let reaped = {
+                let mut shard = self.store.lock_shard(index);
+                shard.reap_tombstones(&mut |_| older_than, SWEEP_STEP)
+            };
+            if reaped > 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Whether every member of the ring is alive and missed nothing, and nothing is being filled.
+    fn is_settled(&self) -> bool {
+        let view = self.view.load();
+        let links = self.links.load();
+        view.placement.members().iter().all(|member| view.standing(member.node) == Standing::Alive)
+            && links.values().all(|link| link.is_clean())
+            && self.fills.under_way().is_empty()
+    }
+
+    /// Receivers that are members of the set by now get its writes as such; those that are gone
+    /// get none.
+    fn forget_receivers(&self) {
+        let view = self.view.load_full();
+        let is_done = |node: NodeId, slot: Slot| {
+            view.placement.holds(node, slot) || view.standing(node) == Standing::Gone
+        };
+        for slot in Slot::all() {
+            let mut shard = self.store.lock(slot);
+            if !shard.header(slot).receivers.is_empty() {
+                shard.header_mut(slot).receivers.retain(|node| !is_done(*node, slot));
+            }
+        }
+    }
+
+    /// Brings the metrics that follow from the store and its headers up to date.
+    pub fn show_gauges(&self) {
+        let totals = self.store.totals();
+        let store = &self.metrics.store;
+        store.hits.absolute(totals.reads.hits);
+        store.misses.absolute(totals.reads.misses);
+        store.keys.set(level(usize::try_from(totals.keys).unwrap_or(usize::MAX)));
+        store.tombstones.set(level(usize::try_from(totals.tombstones).unwrap_or(usize::MAX)));
+        store.used_bytes.set(level(usize::try_from(totals.used_bytes).unwrap_or(usize::MAX)));
+        store.limit_bytes.set(level(usize::try_from(totals.limit_bytes).unwrap_or(usize::MAX)));
+        let wall = self.clock.wall();
+        let ahead = (0..self.store.shards())
+            .map(|index| self.store.lock_shard(index).clock_mut().ahead_millis(wall))
+            .max()
+            .unwrap_or(0);
+        store.clock_drift.set(level(usize::try_from(ahead).unwrap_or(usize::MAX)) / 1_000.0);
+        let view = self.view.load();
+        let counts = self.slot_counts();
+        let gauges = &self.metrics.view;
+        gauges.acting.set(level(counts.acting));
+        gauges.owned.set(level(counts.owned));
+        gauges.replica.set(level(counts.replica));
+        gauges.sharing_zone.set(level(view.placement.sharing_zone()));
+        gauges.ring_nodes.set(level(view.placement.members().len()));
+    }
+}

@@ -1,0 +1,140 @@
+//! What one node knows of its cluster at a moment: members and placement, published as one
+//! immutable value that hot paths read without a lock.
+//!
+//! A view says who *should* hold and act for a slot. Who *does* act is a bit in the slot's header.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::members::{MemberInfo, MemberTable};
+use crate::ring::{Placement, RingMember};
+use crate::types::{MemberState, NodeId, Phase, Slot};
+
+use super::replicate::Link;
+
+/// How a member stands, as far as routing and replication care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Alive, or this node itself.
+    Alive,
+    /// Suspect: sent to, not waited for, not read from first.
+    Suspect,
+    /// Dead or left.
+    Gone,
+}
+
+/// A ring member with what replication needs to reach it.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Its id.
+    pub node: NodeId,
+    /// How it stands.
+    pub standing: Standing,
+    /// The way to it; `None` for this node itself.
+    pub(super) link: Option<Arc<Link>>,
+}
+
+/// Members and placement at a moment.
+#[derive(Debug)]
+pub struct View {
+    /// This node.
+    pub me: NodeId,
+    /// The phase of this node.
+    pub phase: Phase,
+    /// The member table it was made from.
+    pub table: Arc<MemberTable>,
+    /// Where slots belong.
+    pub placement: Arc<Placement>,
+    /// Where slots belong once this node, if it is joining, is on the ring.
+    pub target: Arc<Placement>,
+    /// The members of `placement`, in its order.
+    placed: Vec<Placed>,
+}
+
+/// The standing of a member.
+pub(super) fn standing(member: &MemberInfo) -> Standing {
+    match member.state {
+        MemberState::Alive => Standing::Alive,
+        MemberState::Suspect => Standing::Suspect,
+        MemberState::Dead | MemberState::Left => Standing::Gone,
+    }
+}
+
+fn ring_member(member: &MemberInfo) -> RingMember {
+    RingMember {
+        node: member.identity.node,
+        weight: member.identity.weight,
+        zone: member.identity.zone,
+    }
+}
+
+impl View {
+    /// The view of a member table; the placement of `last` is kept where its inputs are the same.
+    pub(super) fn build(
+        table: Arc<MemberTable>,
+        links: &BTreeMap<NodeId, Arc<Link>>,
+        last: Option<&Self>,
+    ) -> Self {
+        let me = table.me;
+        let phase = table.get(me).map_or(Phase::Joining, |own| own.identity.phase);
+        let ring: Vec<RingMember> = if table.formed {
+            table.members.iter().filter(|member| member.is_placed()).map(ring_member).collect()
+        } else {
+            Vec::new()
+        };
+        let place = |members: &[RingMember], known: Option<&Arc<Placement>>| {
+            let placement =
+                Placement::compute(members, table.facts.replicas, table.facts.virtual_nodes);
+            known
+                .filter(|old| old.id() == placement.id())
+                .cloned()
+                .unwrap_or_else(|| placement.into())
+        };
+        let placement = place(&ring, last.map(|view| &view.placement));
+        let target = if phase == Phase::Joining && table.formed {
+            let mut with_me = ring;
+            with_me.extend(table.get(me).map(ring_member));
+            place(&with_me, last.map(|view| &view.target))
+        } else {
+            Arc::clone(&placement)
+        };
+        let placed = placement
+            .members()
+            .iter()
+            .map(|member| Placed {
+                node: member.node,
+                standing: table.get(member.node).map_or(Standing::Gone, standing),
+                link: links.get(&member.node).cloned(),
+            })
+            .collect();
+        Self { me, phase, table, placement, target, placed }
+    }
+
+    /// The members of a slot's replica set, owner first.
+    pub fn replica_set(&self, slot: Slot) -> impl Iterator<Item = &Placed> {
+        self.placement
+            .replicas(slot)
+            .iter()
+            .filter_map(|index| self.placed.get(usize::from(*index)))
+    }
+
+    /// How a node stands; nodes that are not members are gone.
+    pub fn standing(&self, node: NodeId) -> Standing {
+        self.table.get(node).map_or(Standing::Gone, standing)
+    }
+
+    /// Members that can be talked to, this node excepted.
+    pub fn others(&self) -> impl Iterator<Item = &MemberInfo> {
+        self.table
+            .members
+            .iter()
+            .filter(|member| member.identity.node != self.me)
+            .filter(|member| standing(member) != Standing::Gone)
+    }
+
+    /// Where the peers of a node reach it.
+    pub fn peer_address(&self, node: NodeId) -> Option<SocketAddr> {
+        Some(self.table.get(node)?.meta.as_ref()?.peer)
+    }
+}
