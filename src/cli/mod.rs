@@ -55,7 +55,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
     let Args { common, verb } = args;
     let output = Output::new(common.format());
     match verb {
-        Verb::Serve(serve) => return serve::serve(serve),
+        Verb::Serve(serve) => return serve::serve(&serve),
         Verb::Keygen { out } => return make::keygen(out.as_deref()),
         Verb::Config { verb } => return make::config(&verb, output),
         Verb::Version => return make::version(output),

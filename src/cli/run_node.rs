@@ -1,11 +1,11 @@
 //! The one place where the command line starts a node.
 
 use crate::config::Config;
+use crate::node::{Error, Node};
 use crate::tasks::{BoxFuture, Latch};
 
 /// Why a node did not run to its end.
 #[derive(Debug)]
-#[expect(dead_code, reason = "a node that cannot start yet cannot fail later")]
 pub(super) enum NodeFailure {
     /// Something that the settings name is wrong: a secret, a password file.
     Settings(String),
@@ -13,10 +13,24 @@ pub(super) enum NodeFailure {
     Failed(String),
 }
 
+impl From<Error> for NodeFailure {
+    fn from(error: Error) -> Self {
+        match error {
+            Error::Settings(_) | Error::Secret(_) => Self::Settings(error.to_string()),
+            other => Self::Failed(other.to_string()),
+        }
+    }
+}
+
 /// Runs a node until `stop` opens (it then pauses) or it was told to leave.
-pub(super) fn run_node(
-    _config: Config,
-    _stop: Latch,
-) -> BoxFuture<'static, Result<(), NodeFailure>> {
-    Box::pin(async { Err(NodeFailure::Failed("this build holds no node yet".to_owned())) })
+pub(super) fn run_node(config: Config, stop: Latch) -> BoxFuture<'static, Result<(), NodeFailure>> {
+    Box::pin(async move {
+        let node = Node::start(config).await?;
+        tokio::select! {
+            biased;
+            () = node.stopped() => {}
+            () = stop.opened() => node.shutdown().await,
+        }
+        Ok(())
+    })
 }

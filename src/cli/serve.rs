@@ -23,7 +23,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 }
 
 /// Runs a node until it is told to stop.
-pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
+pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = sources::settings(args.config.as_deref(), &args.settings.0, args.form)?;
     logging::start(&loaded.config.log);
     let runtime = runtime()?;
@@ -38,13 +38,14 @@ pub(super) fn serve(args: ServeArgs) -> Result<(), Failure> {
                 NodeFailure::Failed(why) => Failure::Failed(why),
             }),
             number = signals.twice(&stop) => Err(Failure::Signal(number)),
-            () = stdin_closed(), if args.throwaway.is_some() => Err(Failure::Unhealthy),
+            folder = orphaned(args.throwaway.as_deref()) => {
+                // Only now: a node of a cluster that goes on must not take its folder away.
+                remove_throwaway(folder);
+                Err(Failure::Unhealthy)
+            }
         }
     });
     runtime.shutdown_background();
-    if let Some(folder) = args.throwaway {
-        remove_throwaway(&folder);
-    }
     done
 }
 
@@ -88,14 +89,19 @@ pub(super) async fn one_signal() -> Result<u8, Failure> {
     Ok(Signals::new()?.next().await)
 }
 
-/// Ends when stdin is closed by its other side; never, if stdin is no pipe.
-async fn stdin_closed() {
-    let pipe = std::io::stdin().as_fd().try_clone_to_owned().and_then(Receiver::from_owned_fd);
-    let Ok(mut pipe) = pipe else {
+/// Ends when the process that started a throwaway node has ended, which closes its stdin; never, if
+/// the node is not a throwaway one or stdin is no pipe.
+async fn orphaned(throwaway: Option<&Path>) -> &Path {
+    let Some(folder) = throwaway else {
+        return std::future::pending().await;
+    };
+    let stdin = std::io::stdin().as_fd().try_clone_to_owned();
+    let Ok(mut pipe) = stdin.and_then(Receiver::from_owned_fd) else {
         return std::future::pending().await;
     };
     let mut bytes = [0; 64];
     while let Ok(1..) = pipe.read(&mut bytes).await {}
+    folder
 }
 
 /// Stands in a folder that `dev` made; only such a folder is ever removed.

@@ -233,3 +233,35 @@ pub enum LogFormat {
     /// One JSON object an event.
     Json,
 }
+
+/// The port that a seed is asked at where its address names none.
+const SEED_PORT: u16 = 7401;
+
+/// A seed as `host:port`, with the default peer port where none is named.
+pub fn seed_address(seed: &str) -> String {
+    let after_brackets = seed.rsplit_once(']').map_or(seed, |(_, rest)| rest);
+    let bare_v6 = !seed.contains(']') && seed.matches(':').count() > 1;
+    match (after_brackets.contains(':'), bare_v6) {
+        (_, true) => format!("[{seed}]:{SEED_PORT}"),
+        (true, false) => seed.to_owned(),
+        (false, false) => format!("{seed}:{SEED_PORT}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_seed_has_the_peer_port_unless_it_names_another() {
+        for (seed, address) in [
+            ("node1", "node1:7401"),
+            ("10.0.0.1:99", "10.0.0.1:99"),
+            ("::1", "[::1]:7401"),
+            ("[::1]", "[::1]:7401"),
+            ("[::1]:99", "[::1]:99"),
+        ] {
+            assert_eq!(seed_address(seed), address);
+        }
+    }
+}

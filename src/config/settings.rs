@@ -136,7 +136,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "node.data_dir",
         kind: Kind::Path,
-        fallback: "/var/lib/chickadee; for a user without rights $XDG_STATE_HOME/chickadee",
+        fallback: "`/var/lib/chickadee`; for a user without rights `$XDG_STATE_HOME/chickadee`",
         doc: "The folder of the node's identity; one process at a time uses it.",
         put: |c, v| {
             if let Some(folder) = v.text() {

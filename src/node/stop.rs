@@ -1,0 +1,98 @@
+//! The order of stopping, as code: not ready, slots released, goodbye, connections closed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::types::{Instant, Phase};
+
+use super::Inner;
+
+/// How long a stopping node waits between two looks at what it still holds.
+const LOOK_INTERVAL: Duration = Duration::from_millis(20);
+/// How long tasks may take to end.
+const TASK_GRACE: Duration = Duration::from_secs(2);
+
+impl Inner {
+    /// Keeps its place, releases its slots to the next complete replicas, and stops.
+    pub(super) async fn pause(self: Arc<Self>) {
+        if self.stopping.is_open() {
+            return self.stopped.opened().await;
+        }
+        self.stopping.open();
+        tracing::info!("pausing: releasing slots");
+        self.members.set_phase(Phase::Paused).await;
+        let deadline = self.clock.now() + self.config.cluster.leave_timeout;
+        let acting = self
+            .wait_until(deadline, |inner| {
+                let held = inner.shared.own_acting();
+                (held == 0 || !inner.has_successors(), held)
+            })
+            .await;
+        if acting > 0 {
+            tracing::warn!(slots = acting, "slots could not be released: nobody else has them");
+        }
+        self.end().await;
+    }
+
+    /// Hands everything over, says goodbye for good, and stops. Gives the number of slots that this
+    /// node alone held.
+    pub(super) async fn leave(self: Arc<Self>, timeout: Option<Duration>) -> usize {
+        if self.stopping.is_open() {
+            self.stopped.opened().await;
+            return 0;
+        }
+        self.stopping.open();
+        tracing::info!("leaving: handing over slots");
+        self.members.set_phase(Phase::Leaving).await;
+        let patience = timeout.unwrap_or(self.config.cluster.leave_timeout);
+        let deadline = self.clock.now() + patience;
+        let held = self
+            .wait_until(deadline, |inner| {
+                let held = inner.shared.own_held();
+                (held == 0 || !inner.has_successors(), held)
+            })
+            .await;
+        if held > 0 {
+            tracing::warn!(slots = held, "slots were not handed over in time");
+        }
+        self.members.leave().await;
+        self.end().await;
+        held
+    }
+
+    /// Waits until `done` says so or the deadline has passed; gives what it counted last.
+    async fn wait_until(
+        &self,
+        deadline: Instant,
+        done: impl Fn(&Self) -> (bool, usize),
+    ) -> usize {
+        let mut last = usize::MAX;
+        loop {
+            let (over, count) = done(self);
+            if over || self.clock.now() >= deadline {
+                return count;
+            }
+            if count != last {
+                tracing::debug!(slots = count, "slots still held");
+                last = count;
+            }
+            tokio::time::sleep(LOOK_INTERVAL).await;
+        }
+    }
+
+    /// Whether another member is there that could take slots over.
+    fn has_successors(&self) -> bool {
+        let view = self.shared.view();
+        view.others().any(|member| {
+            matches!(member.identity.phase, Phase::Active | Phase::Joining | Phase::Returning)
+        })
+    }
+
+    async fn end(&self) {
+        self.server.clients().close_all();
+        self.transport.close().await;
+        self.tasks.stop_and_join(TASK_GRACE).await;
+        self.stopped.open();
+        tracing::info!("stopped");
+    }
+}
