@@ -9,109 +9,43 @@
     reason = "a test ends where something is amiss"
 )]
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
 use std::time::Duration;
 
-use chickadee::clock::{Clock, SystemClock};
-use chickadee::command::{EntryView, Keyspace, execute, parse};
-use chickadee::resp::{Encoder, Parsed, Proto, Reply, RequestLimits, RequestParser};
-use chickadee::types::WallMillis;
+use chickadee::command::table;
+use chickadee::resp::Reply;
+use chickadee::server::Port;
+use memory_backend::{FrontEnd, settings};
 
-/// Redis's own bound on values, so that both sides refuse the same.
-const MAX_VALUE: usize = 512 * 1024 * 1024;
+#[path = "support/memory_backend.rs"]
+mod memory_backend;
 
-/// A slot in a map.
-struct Memory {
-    clock: SystemClock,
-    entries: BTreeMap<Vec<u8>, (Vec<u8>, Option<WallMillis>)>,
+/// A front end on a thread of its own; ends with this.
+struct Chickadee {
+    address: SocketAddr,
+    _alive: mpsc::Sender<()>,
 }
 
-impl Keyspace for Memory {
-    fn now(&self) -> WallMillis {
-        self.clock.wall()
-    }
-
-    fn max_value_size(&self) -> usize {
-        MAX_VALUE
-    }
-
-    fn get(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
-        self.peek(name)
-    }
-
-    fn peek(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
-        let now = self.now();
-        let (value, expires_at) = self.entries.get(name)?;
-        let live = expires_at.is_none_or(|at| at > now);
-        live.then_some(EntryView { value, expires_at: *expires_at })
-    }
-
-    fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {
-        self.entries.insert(name.to_vec(), (value.to_vec(), expires_at));
-    }
-
-    fn expire(&mut self, name: &[u8], expires_at: Option<WallMillis>) -> bool {
-        let live = self.peek(name).is_some();
-        if let Some(entry) = self.entries.get_mut(name).filter(|_| live) {
-            entry.1 = expires_at;
-        }
-        live
-    }
-
-    fn remove(&mut self, name: &[u8]) -> bool {
-        let live = self.peek(name).is_some();
-        self.entries.remove(name);
-        live
-    }
-}
-
-/// Serves one connection from a map; ends with the connection.
-fn serve_chickadee() -> SocketAddr {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut memory = Memory { clock: clock(), entries: BTreeMap::new() };
-        let mut parser = RequestParser::new(RequestLimits::trusted(MAX_VALUE));
-        let (mut buf, mut piece) = (Vec::new(), vec![0; 65536]);
-        loop {
-            let read = stream.read(&mut piece).unwrap_or(0);
-            if read == 0 {
-                return;
-            }
-            buf.extend_from_slice(&piece[..read]);
-            let mut out = Vec::new();
-            loop {
-                match parser.next(&buf).unwrap() {
-                    Parsed::Request(request) => {
-                        let args = request.args(&buf);
-                        let mut reply = Encoder::new(&mut out, Proto::Resp2);
-                        match parse::resolve(&args) {
-                            Ok(row) => execute(row, &args, &mut memory, &mut reply),
-                            Err(error) => error.encode(&mut reply),
-                        }
-                        drop(args);
-                        buf.drain(..request.consumed());
-                    }
-                    Parsed::Skip(consumed) => drop(buf.drain(..consumed)),
-                    Parsed::Incomplete(_) => break,
+impl Chickadee {
+    fn start() -> Self {
+        let (give, take) = mpsc::channel();
+        let (alive, ended) = mpsc::channel::<()>();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let node = FrontEnd::start(settings(), None);
+                give.send(node.address(Port::Client)).unwrap();
+                while ended.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
                 }
-            }
-            stream.write_all(&out).unwrap();
-        }
-    });
-    address
-}
-
-fn clock() -> SystemClock {
-    tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .unwrap()
-        .block_on(async { SystemClock::new() })
+                node.stop().await;
+            });
+        });
+        Self { address: take.recv().unwrap(), _alive: alive }
+    }
 }
 
 /// A `redis-server` of its own for a test; killed with it.
@@ -147,6 +81,7 @@ impl Oracle {
         for _wait in 0..200 {
             if let Ok(mut stream) = TcpStream::connect(self.address) {
                 let (mut piece, mut text) = ([0; 4096], Vec::new());
+                stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
                 let _a_stranger_may_not_read = stream.write_all(b"INFO server\r\nQUIT\r\n");
                 while let Ok(read @ 1..) = stream.read(&mut piece) {
                     text.extend_from_slice(&piece[..read]);
@@ -206,14 +141,49 @@ impl Side {
 struct Pair {
     chickadee: Side,
     redis: Side,
-    _oracle: Oracle,
+    addresses: [SocketAddr; 2],
+    _alive: (Chickadee, Oracle),
 }
 
 impl Pair {
     fn start() -> Option<Self> {
         let oracle = Oracle::start()?;
-        let redis = Side::connect(oracle.address);
-        Some(Self { chickadee: Side::connect(serve_chickadee()), redis, _oracle: oracle })
+        let node = Chickadee::start();
+        Some(Self {
+            chickadee: Side::connect(node.address),
+            redis: Side::connect(oracle.address),
+            addresses: [node.address, oracle.address],
+            _alive: (node, oracle),
+        })
+    }
+
+    /// The replies of both sides to a request, as trees.
+    fn replies(&mut self, args: &[&[u8]]) -> [Reply; 2] {
+        let request = request(args);
+        [&mut self.chickadee, &mut self.redis].map(|side| {
+            let bytes = side.ask(&request, 1);
+            Reply::decode(&bytes).unwrap().unwrap().0
+        })
+    }
+
+    /// Everything that both sides say to some bytes on a connection of their own until they close.
+    fn same_stream(&self, bytes: &[u8]) {
+        let [chickadee, redis] = self.addresses.map(|address| {
+            let mut side = Side::connect(address);
+            side.stream.write_all(bytes).unwrap();
+            side.stream.shutdown(Shutdown::Write).unwrap();
+            let mut said = Vec::new();
+            // A side that closes with unread bytes before it resets the connection.
+            let _what_was_said_counts = side.stream.read_to_end(&mut said);
+            said
+        });
+        assert!(
+            chickadee == redis,
+            "{}\nchickadee: {}\n    redis: {}",
+            bytes.escape_ascii(),
+            chickadee.escape_ascii(),
+            redis.escape_ascii()
+        );
     }
 
     fn same(&mut self, args: &[&[u8]], story: &str) {
@@ -501,6 +471,251 @@ fn keys_and_times() {
          get
          client foo",
     );
+}
+
+#[test]
+fn connections() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.script(
+        "ping
+         ping hello
+         ping a b
+         echo x
+         echo
+         select 15
+         set k v
+         select 0
+         get k
+         select 16
+         select -1
+         select a
+         hello 4
+         hello x
+         hello 2 foo
+         hello 2 auth default
+         hello 2 setname
+         auth x
+         auth default x
+         auth nobody x
+         auth a b c
+         client getname
+         client setname me
+         client getname
+         client setname a\nb
+         client setname ''
+         client getname
+         client no-evict on
+         client no-evict foo
+         client tracking off
+         client tracking foo
+         client reply foo
+         client kill 1.2.3.4:5
+         client kill id 0
+         client kill id x
+         client kill type foo
+         client kill foo bar
+         client kill id 1 skipme foo
+         client list foo
+         client list type foo
+         client list id x
+         client list type master
+         client foo
+         client
+         client maint_notifications on
+         config
+         config foo
+         command foo
+         cluster foo bar
+         config get save
+         config get nothing
+         role
+         command getkeys get a
+         command getkeys mset a b c d
+         command getkeys get
+         command getkeys ping
+         command getkeys nope
+         command getkeysandflags set a b
+         command getkeysandflags mget a b
+         command list filterby module x
+         command list filterby foo x
+         command list foo
+         command info nope get
+         command list filterby pattern cluster|k*
+         reset",
+    );
+}
+
+#[test]
+fn resp3() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.replies(&words("hello 3"));
+    pair.script(
+        "get none
+         mget a b
+         set k v nx
+         set k w nx
+         set k w get
+         incrbyfloat f 1.5
+         scan 0 match none*
+         config get save
+         config get nothing
+         client list type master
+         command info get exists nope
+         command getkeysandflags set a b
+         info nothing
+         role
+         flushall
+         randomkey
+         reset
+         get none",
+    );
+}
+
+#[test]
+fn bytes_that_are_hardly_requests() {
+    let Some(pair) = Pair::start() else { return };
+    for bytes in [
+        &b"ping\r\nping\n\r\n\n   \nping\r\n"[..],
+        b"*1\r\n$4\r\nping\r\n*0\r\n*-1\r\n*1\r\n$4\r\nPING\r\n",
+        b"*1\r\n$4\r\npingxxping\r\n",
+        b"*01\r\n",
+        b"*+1\r\n",
+        b"* 1\r\n",
+        b"*1 \r\n",
+        b"*\r\n",
+        b"*a\r\n",
+        b"*2147483648\r\n",
+        b"*99999999999999999999\r\n",
+        b"*1\r\nXab\r\n",
+        b"*1\r\n\r\n",
+        b"*1\r\n$-1\r\n",
+        b"*1\r\n$\r\n",
+        b"*1\r\n$536870913\r\n",
+        b"*1\r\n$4x\r\n",
+        b"*2\r\n$3\r\nget\r\n$1\r\n",
+        b"set a 'b c'\r\nget a\r\n",
+        b"set a \"b\\x41\\n\\\"\"\r\nget a\r\n",
+        b"set a b\"c d\"\r\nget a\r\n",
+        b"set a \"\\xZZ\\q\"\r\nget a\r\n",
+        b"set a 'it\\'s'\r\nget a\r\n",
+        b"set a \"b\r\n",
+        b"set a 'b'c\r\n",
+        b"set a \"b\"c\r\n",
+        b"ping\r\nset a 'b\r\nping\r\n",
+        b"foo \xff\xfe\r\n",
+        b"*2\r\n$3\r\nf\0o\r\n$5\r\nb\r\n\0x\r\n",
+        b"post / HTTP/1.1\r\nping\r\n",
+        b"Host: example\r\nping\r\n",
+        b"quit\r\nping\r\n",
+    ] {
+        pair.same_stream(bytes);
+    }
+    let long = vec![b'x'; 70_000];
+    pair.same_stream(&long);
+    pair.same_stream(&[&b"*"[..], &long].concat());
+    pair.same_stream(&[&b"*1\r\n$"[..], &long].concat());
+    pair.same_stream(&request(&[&long[..200], &long[..100], &long[..100], b"x"]));
+    pair.same_stream(&b"ping\r\n".repeat(5000));
+}
+
+const PATTERNS: &[&str] = &[
+    "*",
+    "a*",
+    "?",
+    "h?llo",
+    "h[ae]llo",
+    "h[^e]llo",
+    "h[a-b]llo",
+    "h[b-a]llo",
+    "a\\*c",
+    "[[]x]",
+    "\\[x]",
+    "[",
+    "[^",
+    "[a",
+    "[]",
+    "[]]",
+    "k\\\\1",
+    "**",
+    "*l*o",
+    "a[b",
+    "[a-",
+    "[^a-z]",
+    "\\",
+    "*\\",
+    "a**c",
+    "[\\]]",
+    "[\\^]",
+    "?*?*?",
+];
+
+#[test]
+fn the_whole_keyspace() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.script(
+        "dbsize
+         randomkey
+         keys *
+         scan 0
+         scan x
+         scan -1x
+         scan 18446744073709551616
+         scan 0 count 0
+         scan 0 count x
+         scan 0 match
+         scan 0 foo bar
+         scan 0 count
+         flushall now
+         flushall sync async
+         flushdb sync
+         keys
+         keys a b",
+    );
+    for key in ["a", "b", "abc", "a*c", "[x]", "a-b", "k\\1", "^", "hello", "hallo", "hxllo", "]"] {
+        pair.same(&[b"set", key.as_bytes(), b"v"], "");
+    }
+    let sorted = |reply: &Reply| match reply {
+        Reply::Array(keys) => {
+            let mut keys: Vec<String> = keys.iter().map(|key| format!("{key:?}")).collect();
+            keys.sort();
+            keys
+        }
+        other => vec![format!("{other:?}")],
+    };
+    for pattern in PATTERNS {
+        let [chickadee, redis] = pair.replies(&[b"keys", pattern.as_bytes()]);
+        assert_eq!(sorted(&chickadee), sorted(&redis), "keys {pattern}");
+        let scan: [&[u8]; 6] = [b"scan", b"0", b"match", pattern.as_bytes(), b"count", b"1000"];
+        let [chickadee, redis] = pair.replies(&scan);
+        let (Reply::Array(chickadee), Reply::Array(redis)) = (chickadee, redis) else {
+            panic!("scan {pattern}")
+        };
+        assert_eq!(sorted(&chickadee[1]), sorted(&redis[1]), "scan {pattern}");
+    }
+    pair.script("dbsize\n select 1\n dbsize\n flushdb\n select 0\n dbsize\n flushall\n dbsize");
+}
+
+/// Client libraries route by what `COMMAND` says: arities, flags, key positions and categories.
+#[test]
+fn the_table_says_what_redis_says() {
+    let Some(mut pair) = Pair::start() else { return };
+    let rows = table::ROWS.iter().flat_map(|row| std::iter::once(row).chain(row.subcommands));
+    for row in rows {
+        let [chickadee, redis] = pair.replies(&[b"command", b"info", row.name.as_bytes()]);
+        let (Reply::Array(chickadee), Reply::Array(redis)) = (chickadee, redis) else {
+            panic!("{}", row.name)
+        };
+        match (&chickadee[0], &redis[0]) {
+            (_, Reply::Null | Reply::NullArray) => assert_eq!(row.since, "7.2.0", "{}", row.name),
+            (Reply::Array(chickadee), Reply::Array(redis)) => {
+                assert_eq!(chickadee[..8], redis[..8], "{}", row.name);
+                let specs =
+                    |parts: &[Reply]| matches!(&parts[8], Reply::Array(specs) if specs.is_empty());
+                assert_eq!(specs(chickadee), specs(redis), "{}", row.name);
+            }
+            _ => panic!("{}", row.name),
+        }
+    }
 }
 
 const KEYS: [&str; 5] = ["a", "b", "c", "{t}1", ""];

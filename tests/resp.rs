@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use chickadee::config::ClientConfig;
 use chickadee::resp::Reply;
+use chickadee::server::Port;
 use chickadee::types::ByteSize;
 use memory_backend::{FrontEnd, settings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -88,7 +89,7 @@ fn bulk_request(args: &[&[u8]]) -> Vec<u8> {
 #[tokio::test]
 async fn replies_keep_their_order_though_some_come_late() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     client
         .send(
             b"set late:60:a 1\r\nset b 2\r\nset late:5:c 3\r\nget b\r\nget late:60:a\r\nping\r\n\
@@ -107,7 +108,7 @@ async fn replies_keep_their_order_though_some_come_late() {
 #[tokio::test]
 async fn a_large_write_is_waited_for_by_commands_on_its_slot() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     let large = vec![b'x'; 100_000];
     let mut bytes = bulk_request(&[b"set", b"late:10:k", &large]);
     bytes.extend(bulk_request(&[b"append", b"late:10:k", b"y"]));
@@ -122,7 +123,7 @@ async fn a_large_write_is_waited_for_by_commands_on_its_slot() {
 #[tokio::test]
 async fn a_connection_chooses_its_protocol_and_database() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     let hello = client.ask("hello 3 setname me").await;
     assert!(hello.starts_with("{server=redis version=7.2.4 proto=3 id="), "{hello}");
     assert!(hello.contains("mode=standalone role=master modules=[]"), "{hello}");
@@ -136,7 +137,7 @@ async fn a_connection_chooses_its_protocol_and_database() {
     assert_eq!(client.ask("get k").await, "(nil)");
     assert_eq!(client.ask("select 16").await, "-ERR DB index is out of range");
     assert_eq!(client.ask("hello 4").await, "-NOPROTO unsupported protocol version");
-    let mut cluster = Connection::open(node.cluster).await;
+    let mut cluster = Connection::open(node.address(Port::Cluster)).await;
     assert!(cluster.ask("hello").await.contains("mode cluster"));
     assert!(cluster.ask("info server").await.contains("redis_mode:cluster\r\n"));
     node.stop().await;
@@ -145,7 +146,7 @@ async fn a_connection_chooses_its_protocol_and_database() {
 #[tokio::test]
 async fn nothing_is_done_before_the_password_is_given() {
     let node = FrontEnd::start(settings(), Some("secret\n"));
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     let noauth = "-NOAUTH Authentication required.";
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
     assert_eq!(client.ask("get k").await, noauth);
@@ -160,7 +161,7 @@ async fn nothing_is_done_before_the_password_is_given() {
     assert_eq!(client.ask("get k").await, noauth);
     assert_eq!(client.ask("auth secret").await, "OK");
     assert_eq!(client.ask("get k").await, "v");
-    let mut greedy = Connection::open(node.client).await;
+    let mut greedy = Connection::open(node.address(Port::Client)).await;
     greedy.send(b"*1\r\n$100000\r\n").await;
     let text = b"ERR Protocol error: unauthenticated bulk length".to_vec();
     assert_eq!(greedy.reply().await, Some(Reply::Error(text)));
@@ -171,7 +172,7 @@ async fn nothing_is_done_before_the_password_is_given() {
 #[tokio::test]
 async fn garbage_is_answered_and_closed_and_others_go_on() {
     let node = FrontEnd::start(settings(), None);
-    let mut other = Connection::open(node.client).await;
+    let mut other = Connection::open(node.address(Port::Client)).await;
     for (garbage, answer) in [
         (&b"*1048577\r\n"[..], "-ERR Protocol error: invalid multibulk length"),
         (b"*1\r\n$2000000000\r\n", "-ERR Protocol error: invalid bulk length"),
@@ -179,7 +180,7 @@ async fn garbage_is_answered_and_closed_and_others_go_on() {
         (b"set \"k\r\n", "-ERR Protocol error: unbalanced quotes in request"),
         (&[b'x'; 16_384].repeat(5), "-ERR Protocol error: too big inline request"),
     ] {
-        let mut client = Connection::open(node.client).await;
+        let mut client = Connection::open(node.address(Port::Client)).await;
         client.send(b"ping\r\n").await;
         client.send(garbage).await;
         assert_eq!(client.reply().await.as_ref().map(short).as_deref(), Some("PONG"));
@@ -187,9 +188,9 @@ async fn garbage_is_answered_and_closed_and_others_go_on() {
         assert_eq!(client.reply().await, None);
         assert_eq!(other.ask("ping").await, "PONG");
     }
-    let mut browser = Connection::open(node.client).await;
+    let mut browser = Connection::open(node.address(Port::Client)).await;
     assert_eq!(browser.ask("POST / HTTP/1.1").await, "(closed)");
-    let mut half = Connection::open(node.client).await;
+    let mut half = Connection::open(node.address(Port::Client)).await;
     half.send(b"*2\r\n$3\r\nGET\r\n$1000\r\nabc").await;
     drop(half);
     assert_eq!(other.ask("quit").await, "OK");
@@ -200,7 +201,7 @@ async fn garbage_is_answered_and_closed_and_others_go_on() {
 #[tokio::test]
 async fn a_value_that_comes_byte_by_byte_is_one_request() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     client.stream.set_nodelay(true).unwrap();
     for byte in bulk_request(&[b"set", b"k", b"some value"]) {
         client.send(&[byte]).await;
@@ -218,11 +219,11 @@ async fn a_value_that_comes_byte_by_byte_is_one_request() {
 async fn who_does_not_read_holds_up_nobody_else() {
     let limits = ClientConfig { output_buffer_limit: ByteSize(1 << 20), ..settings() };
     let node = FrontEnd::start(limits, None);
-    let mut other = Connection::open(node.client).await;
+    let mut other = Connection::open(node.address(Port::Client)).await;
     let large = vec![b'x'; 400_000];
     other.send(&bulk_request(&[b"set", b"k", &large])).await;
     assert_eq!(other.reply().await, Some(Reply::ok()));
-    let mut slow = Connection::open(node.client).await;
+    let mut slow = Connection::open(node.address(Port::Client)).await;
     slow.send(&b"get k\r\n".repeat(100)).await;
     assert_eq!(other.ask("strlen k").await, "400000");
     for _request in 0..100 {
@@ -237,9 +238,9 @@ async fn who_does_not_read_holds_up_nobody_else() {
 #[tokio::test]
 async fn connections_beyond_the_limit_are_told_so() {
     let node = FrontEnd::start(ClientConfig { max_clients: 1, ..settings() }, None);
-    let mut first = Connection::open(node.client).await;
+    let mut first = Connection::open(node.address(Port::Client)).await;
     assert_eq!(first.ask("ping").await, "PONG");
-    let mut second = Connection::open(node.client).await;
+    let mut second = Connection::open(node.address(Port::Client)).await;
     let text = b"ERR max number of clients reached".to_vec();
     assert_eq!(second.reply().await, Some(Reply::Error(text)));
     assert_eq!(second.reply().await, None);
@@ -250,7 +251,7 @@ async fn connections_beyond_the_limit_are_told_so() {
 async fn an_idle_connection_is_closed() {
     let settings = ClientConfig { idle_timeout: Duration::from_millis(50), ..settings() };
     let node = FrontEnd::start(settings, None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     assert_eq!(client.ask("ping").await, "PONG");
     assert_eq!(client.reply().await, None);
     node.stop().await;
@@ -259,8 +260,10 @@ async fn an_idle_connection_is_closed() {
 #[tokio::test]
 async fn clients_are_listed_named_and_killed() {
     let node = FrontEnd::start(settings(), None);
-    let (mut one, mut two) =
-        (Connection::open(node.client).await, Connection::open(node.client).await);
+    let (mut one, mut two) = (
+        Connection::open(node.address(Port::Client)).await,
+        Connection::open(node.address(Port::Client)).await,
+    );
     assert_eq!(one.ask("client setname first").await, "OK");
     assert_eq!(one.ask("client setinfo lib-name test").await, "OK");
     assert!(one.ask("client setinfo foo bar").await.starts_with("-ERR Unrecognized option"));
@@ -288,7 +291,7 @@ async fn clients_are_listed_named_and_killed() {
 #[tokio::test]
 async fn the_cluster_is_told_in_the_words_of_redis() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.cluster).await;
+    let mut client = Connection::open(node.address(Port::Cluster)).await;
     let id = |number: u128| chickadee::types::NodeId(number).to_redis_hex();
     let slots = client.ask("cluster slots").await;
     let expected = format!(
@@ -320,7 +323,7 @@ async fn the_cluster_is_told_in_the_words_of_redis() {
 #[tokio::test]
 async fn clients_find_the_settings_and_fields_that_they_read() {
     let node = FrontEnd::start(settings(), None);
-    let mut client = Connection::open(node.client).await;
+    let mut client = Connection::open(node.address(Port::Client)).await;
     assert_eq!(client.ask("config get save appendonly").await, "[appendonly no save ]");
     assert_eq!(client.ask("config get MAXMEMORY-*").await, "[maxmemory-policy allkeys-lru]");
     assert_eq!(client.ask("config get nope").await, "[]");

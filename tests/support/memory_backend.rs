@@ -258,9 +258,9 @@ pub(crate) fn settings() -> ClientConfig {
 
 /// A front end that runs on the current runtime.
 pub(crate) struct FrontEnd {
-    pub(crate) server: Arc<Server>,
-    pub(crate) client: SocketAddr,
-    pub(crate) cluster: SocketAddr,
+    server: Arc<Server>,
+    client: SocketAddr,
+    cluster: SocketAddr,
     tasks: TaskGroup,
 }
 
@@ -292,6 +292,14 @@ impl FrontEnd {
         };
         let (client, cluster) = (listen(Port::Client), listen(Port::Cluster));
         Self { server, client, cluster, tasks }
+    }
+
+    /// Where clients of a kind connect.
+    pub(crate) fn address(&self, port: Port) -> SocketAddr {
+        match port {
+            Port::Client => self.client,
+            Port::Cluster => self.cluster,
+        }
     }
 
     /// Ends all connections and waits for them.

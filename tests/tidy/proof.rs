@@ -4,6 +4,10 @@ use std::collections::BTreeSet;
 
 use super::*;
 
+fn shape_faults_of(file: &Source) -> Vec<String> {
+    shape_faults(file, LINES_MAX)
+}
+
 fn file(path: &str, text: &str) -> Source {
     Source::read(path, text)
 }
@@ -59,7 +63,7 @@ fn what_is_out_of_its_place_is_found() {
 fn a_metric_or_setting_named_elsewhere_is_found() {
     let settings = BTreeSet::from(["node.name"]);
     for text in ["\"chickadee_keys\"", "\"node.name\"", "\"CHICKADEE_NODE_NAME\""] {
-        assert_eq!(name_faults(&file("src/server/x.rs", text), &settings).len(), 1, "{text}");
+        assert_eq!(name_faults(&file("src/store/x.rs", text), &settings).len(), 1, "{text}");
     }
     let fine = file("src/server/x.rs", "\"chickadee_version\" \"node.other\"");
     assert_eq!(name_faults(&fine, &settings).len(), 0);
@@ -76,16 +80,16 @@ fn an_unbiased_select_is_found() {
 
 #[test]
 fn a_shapeless_file_is_found() {
-    assert_eq!(shape_faults(&file("src/store/x.rs", "//! For x.\n")).len(), 0);
-    assert_eq!(shape_faults(&file("src/store/x.rs", "use y;\n")).len(), 1);
-    assert_eq!(shape_faults(&file("src/store/utils.rs", "//! For x.\n")).len(), 1);
-    assert_eq!(shape_faults(&file("src/store/x.rs", "//! For x.\n// TODO: y\n")).len(), 1);
-    assert_eq!(shape_faults(&file("src/x.rs", "//! For x.\n// TODO(#3): y\n")).len(), 0);
+    assert_eq!(shape_faults_of(&file("src/store/x.rs", "//! For x.\n")).len(), 0);
+    assert_eq!(shape_faults_of(&file("src/store/x.rs", "use y;\n")).len(), 1);
+    assert_eq!(shape_faults_of(&file("src/store/utils.rs", "//! For x.\n")).len(), 1);
+    assert_eq!(shape_faults_of(&file("src/store/x.rs", "//! For x.\n// TODO: y\n")).len(), 1);
+    assert_eq!(shape_faults_of(&file("src/x.rs", "//! For x.\n// TODO(#3): y\n")).len(), 0);
     let long = format!("//! For x.\n{}", "let a = 1;\n".repeat(LINES_MAX));
-    assert_eq!(shape_faults(&file("src/store/x.rs", &long)).len(), 1);
+    assert_eq!(shape_faults_of(&file("src/store/x.rs", &long)).len(), 1);
     let tested =
         format!("//! For x.\n#[cfg(test)]\nmod tests {{\n{}}}\n", "f();\n".repeat(LINES_MAX));
-    assert_eq!(shape_faults(&file("src/store/x.rs", &tested)).len(), 0);
+    assert_eq!(shape_faults_of(&file("src/store/x.rs", &tested)).len(), 0);
 }
 
 #[test]

@@ -1,0 +1,260 @@
+//! Clusters of real processes on loopback: formed, joined, asked through any node, killed,
+//! restarted, left.
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use support::resp::{Client, NIL, Reply, bulk, ok};
+use support::{Cluster, Node, now, wait_for};
+
+fn key(number: usize) -> String {
+    format!("key:{number}")
+}
+
+#[test]
+fn any_node_serves_any_key() {
+    let cluster = Cluster::started(3, &[]);
+    let mut clients: Vec<Client> = (0..3).map(|number| cluster.client(number)).collect();
+    for number in 0..300 {
+        let value = "v".repeat(number * 7 % 3000 + 1);
+        assert_eq!(clients[number % 3].run(&["SET", &key(number), &value]), ok());
+        for client in &mut clients {
+            assert_eq!(client.run(&["GET", &key(number)]), bulk(&value));
+        }
+    }
+    for client in &mut clients {
+        assert_eq!(client.run(&["DBSIZE"]), Reply::Int(300));
+        assert_eq!(scan_all(client).len(), 300);
+    }
+    assert_eq!(clients[0].run(&["DEL", &key(1), &key(2), &key(3), "absent"]), Reply::Int(3));
+    assert_eq!(clients[1].run(&["EXISTS", &key(1), &key(4), &key(4)]), Reply::Int(2));
+    let got = clients[2].run(&["MGET", &key(3), &key(4), "absent"]);
+    assert_eq!(got, Reply::Array(Some(vec![NIL, bulk(&"v".repeat(29)), NIL])));
+    assert_eq!(clients[1].run(&["FLUSHALL"]), ok());
+    wait_for("the flush is seen everywhere", || {
+        clients.iter_mut().all(|client| client.run(&["DBSIZE"]) == Reply::Int(0)).then_some(())
+    });
+}
+
+#[test]
+fn values_of_any_size_and_byte_cross_nodes() {
+    let cluster = Cluster::started(3, &[]);
+    let (mut one, mut other) = (cluster.client(0), cluster.client(2));
+    for size in [0, 1, 1_000, 31_000, 32_768, 33_000, 100_000, 1_048_576, 5_000_000] {
+        let value: Vec<u8> = (0..size).map(|at| (at * 31 % 251) as u8).collect();
+        let key = format!("size:{size}");
+        assert_eq!(one.run(&[b"SET", key.as_bytes(), &value]), ok(), "{size}");
+        assert_eq!(other.run(&["GET", &key]), Reply::Bulk(Some(value)), "{size}");
+    }
+}
+
+#[test]
+fn copies_are_where_the_ring_says() {
+    let cluster = Cluster::started(3, &[]);
+    let mut client = cluster.client(1);
+    for number in 0..60 {
+        assert_eq!(client.run(&["SET", &key(number), "value"]), ok());
+    }
+    for number in 0..60 {
+        let located = cluster.nodes[0].json(&format!("/v1/ring/locate?key={}", key(number)));
+        let explained = cluster.nodes[2].json(&format!("/v1/explain?key={}", key(number)));
+        let (located, explained) = (located.unwrap(), explained.unwrap());
+        let named: BTreeSet<String> = located["replicas"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|replica| replica["name"].as_str().unwrap().to_owned())
+            .collect();
+        let holding: BTreeSet<String> = explained["copies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|copy| copy["present"] == true)
+            .map(|copy| copy["name"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(named, holding);
+        assert_eq!(named.len(), 2);
+    }
+}
+
+#[test]
+fn a_joiner_is_filled_while_clients_write() {
+    let mut cluster = Cluster::started(3, &["peer.sync_rate=2MiB"]);
+    let mut client = cluster.client(0);
+    for number in 0..20_000 {
+        assert_eq!(client.run(&["SET", &key(number), &"x".repeat(100)]), ok());
+    }
+    let before = placement(&cluster.nodes[0]);
+    let writing = Writer::start(&cluster, 0, 20_000);
+    let joiner = cluster.add(&[]);
+    let mut progress = BTreeSet::new();
+    wait_for("the joiner is ready", || {
+        let node = &cluster.nodes[joiner];
+        let status = node.status()?;
+        let ratio = node.metric("chickadee_sync_progress_ratio", "");
+        if ratio > 0.0 && ratio < 1.0 {
+            progress.insert((ratio * 1000.0) as u32);
+        }
+        (status["ready"] == true).then_some(())
+    });
+    cluster.wait_settled(4);
+    let written = writing.stop();
+    assert!(progress.len() >= 3, "progress between 0 and 1 was seen {} times", progress.len());
+    assert_ne!(placement(&cluster.nodes[0]), before);
+    let mut there = cluster.client(joiner);
+    for number in (0..20_000).chain(written) {
+        assert!(matches!(there.run(&["GET", &key(number)]), Reply::Bulk(Some(_))), "{number}");
+    }
+}
+
+#[test]
+fn the_last_node_answers_everything_after_the_others_left() {
+    let mut cluster = Cluster::started(3, &[]);
+    let mut client = cluster.client(0);
+    for number in 0..2_000 {
+        assert_eq!(client.run(&["SET", &key(number), "value"]), ok());
+    }
+    for (number, remaining) in [(0, vec![1, 2]), (1, vec![2])] {
+        let left = cluster.nodes[number].cli(&["leave"]);
+        assert!(left.status.success(), "{}", String::from_utf8_lossy(&left.stderr));
+        assert_eq!(cluster.nodes[number].wait_exit(), Some(0));
+        cluster.wait_agreed(&remaining, remaining.len() as u64);
+    }
+    let mut last = cluster.client(2);
+    for number in 0..2_000 {
+        assert_eq!(last.run(&["GET", &key(number)]), bulk("value"), "{number}");
+    }
+}
+
+#[test]
+fn a_killed_node_costs_no_acknowledged_key_and_is_filled_when_it_returns() {
+    let mut cluster = Cluster::started(3, &["cluster.acks=all", "cluster.ring_grace=3s"]);
+    let writing = Writer::start(&cluster, 0, 0);
+    wait_for("some keys are written", || (writing.count() > 500).then_some(()));
+    cluster.nodes[2].kill();
+    let written_before = writing.count();
+    wait_for("writes go on", || (writing.count() > written_before + 500).then_some(()));
+    cluster.wait_agreed(&[0, 1], 2);
+    let written = writing.stop();
+    let mut client = cluster.client(1);
+    for number in &written {
+        assert!(matches!(client.run(&["GET", &key(*number)]), Reply::Bulk(Some(_))), "{number}");
+    }
+    cluster.nodes[2].start();
+    cluster.wait_settled(3);
+    let mut back = cluster.client(2);
+    for number in &written {
+        assert!(matches!(back.run(&["GET", &key(*number)]), Reply::Bulk(Some(_))), "{number}");
+    }
+}
+
+#[test]
+fn a_restart_of_each_node_in_turn_loses_nothing() {
+    let mut cluster = Cluster::started(3, &[]);
+    let mut client = cluster.client(0);
+    for number in 0..3_000 {
+        assert_eq!(client.run(&["SET", &key(number), "value"]), ok());
+    }
+    for number in 0..3 {
+        assert_eq!(cluster.nodes[number].terminate(), Some(0));
+        cluster.nodes[number].start();
+        cluster.wait_settled(3);
+    }
+    let mut client = cluster.client(1);
+    for number in 0..3_000 {
+        assert_eq!(client.run(&["GET", &key(number)]), bulk("value"), "{number}");
+    }
+}
+
+#[test]
+fn nodes_with_one_and_the_same_seed_list_form_one_cluster() {
+    let mut cluster = Cluster::new(&[]);
+    let ports: Vec<u16> = (0..3).map(|_| support::free_port()).collect();
+    cluster.add_with_seeds(&ports, 2);
+    cluster.add_with_seeds(&ports, 1);
+    cluster.add_with_seeds(&ports, 0);
+    cluster.wait_settled(3);
+}
+
+#[test]
+fn metrics_move_by_what_was_done() {
+    let cluster = Cluster::started(2, &[]);
+    let mut client = cluster.client(0);
+    let sum = |name: &str, label: &str| {
+        cluster.nodes.iter().map(|node| node.metric(name, label)).sum::<f64>()
+    };
+    let (hits, misses) = ("result=\"hit\"", "result=\"miss\"");
+    let before = (sum("chickadee_reads_total", hits), sum("chickadee_reads_total", misses));
+    for number in 0..100 {
+        client.run(&["SET", &key(number), "value"]);
+        client.run(&["GET", &key(number)]);
+        client.run(&["GET", &format!("absent:{number}")]);
+    }
+    let after = (sum("chickadee_reads_total", hits), sum("chickadee_reads_total", misses));
+    assert_eq!((after.0 - before.0, after.1 - before.1), (100.0, 100.0));
+    assert!(sum("chickadee_proxied_requests_total", "result=\"ok\"") > 50.0);
+    assert!(sum("chickadee_replication_ops_total", "result=\"applied\"") >= 100.0);
+}
+
+fn placement(node: &Node) -> String {
+    node.status().unwrap()["ring"]["placement_id"].to_string()
+}
+
+fn scan_all(client: &mut Client) -> BTreeSet<String> {
+    let (mut cursor, mut found) = ("0".to_owned(), BTreeSet::new());
+    loop {
+        let Reply::Array(Some(page)) = client.run(&["SCAN", &cursor, "COUNT", "50"]) else {
+            panic!("SCAN answers an array");
+        };
+        cursor = page[0].text().unwrap();
+        let Reply::Array(Some(keys)) = &page[1] else { panic!("SCAN answers keys") };
+        found.extend(keys.iter().filter_map(Reply::text));
+        if cursor == "0" {
+            return found;
+        }
+    }
+}
+
+/// Writes keys from a thread of its own until it is told to stop, and knows which were
+/// acknowledged.
+struct Writer {
+    stop: Arc<AtomicBool>,
+    count: Arc<std::sync::atomic::AtomicUsize>,
+    thread: std::thread::JoinHandle<Vec<usize>>,
+}
+
+impl Writer {
+    fn start(cluster: &Cluster, node: usize, first: usize) -> Self {
+        let address = cluster.nodes[node].address("client");
+        let stop = Arc::new(AtomicBool::new(false));
+        let count = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let (stopped, counted) = (Arc::clone(&stop), Arc::clone(&count));
+        let thread = std::thread::spawn(move || {
+            let mut client = Client::connect(address);
+            let (mut number, mut written) = (first, Vec::new());
+            let deadline = now() + Duration::from_secs(120);
+            while !stopped.load(Ordering::Relaxed) && now() < deadline {
+                if client.run(&["SET", &key(number), "written"]) == ok() {
+                    written.push(number);
+                    counted.fetch_add(1, Ordering::Relaxed);
+                }
+                number += 1;
+            }
+            written
+        });
+        Self { stop, count, thread }
+    }
+
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    fn stop(self) -> Vec<usize> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("the writer ends")
+    }
+}

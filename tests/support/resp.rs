@@ -1,0 +1,145 @@
+//! A client that speaks RESP2 over a blocking socket: as plain as a client can be.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+/// A reply.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// A status.
+    Simple(String),
+    /// An error.
+    Error(String),
+    /// An integer.
+    Int(i64),
+    /// A string, or none.
+    Bulk(Option<Vec<u8>>),
+    /// An array, or none.
+    Array(Option<Vec<Self>>),
+}
+
+impl Reply {
+    /// Whether it is an error.
+    pub const fn is_error(&self) -> bool {
+        matches!(self, Self::Error(_))
+    }
+
+    /// The string, if it is one.
+    pub fn text(&self) -> Option<String> {
+        match self {
+            Self::Bulk(Some(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            Self::Simple(text) | Self::Error(text) => Some(text.clone()),
+            _ => None,
+        }
+    }
+
+    /// The integer, if it is one.
+    pub const fn int(&self) -> Option<i64> {
+        match self {
+            Self::Int(number) => Some(*number),
+            _ => None,
+        }
+    }
+}
+
+/// `+OK`.
+pub fn ok() -> Reply {
+    Reply::Simple("OK".to_owned())
+}
+
+/// A string reply.
+pub fn bulk(text: &str) -> Reply {
+    Reply::Bulk(Some(text.as_bytes().to_vec()))
+}
+
+/// The null reply.
+pub const NIL: Reply = Reply::Bulk(None);
+
+/// A connection.
+pub struct Client {
+    stream: BufReader<TcpStream>,
+}
+
+impl Client {
+    /// Connects; a reply may take ten seconds.
+    pub fn connect(address: SocketAddr) -> Self {
+        Self::try_connect(address).expect("the node accepts clients")
+    }
+
+    /// Connects, if the node accepts.
+    pub fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
+        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Runs one command.
+    pub fn run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
+        self.try_run(args).expect("the node answers")
+    }
+
+    /// Runs one command, or says what became of the connection.
+    pub fn try_run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<Reply> {
+        self.send(args)?;
+        self.receive()
+    }
+
+    /// Sends one command without waiting for the reply.
+    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<()> {
+        let mut request = format!("*{}\r\n", args.len()).into_bytes();
+        for arg in args {
+            let arg = arg.as_ref();
+            request.extend_from_slice(format!("${}\r\n", arg.len()).as_bytes());
+            request.extend_from_slice(arg);
+            request.extend_from_slice(b"\r\n");
+        }
+        self.send_raw(&request)
+    }
+
+    /// Sends bytes as they are.
+    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// Receives one reply.
+    pub fn receive(&mut self) -> std::io::Result<Reply> {
+        let mut line = String::new();
+        if self.stream.read_line(&mut line)? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+        let line = line.trim_end();
+        let (kind, rest) = line.split_at_checked(1).ok_or(std::io::ErrorKind::InvalidData)?;
+        let number = || rest.parse::<i64>().map_err(|_| std::io::ErrorKind::InvalidData);
+        Ok(match kind {
+            "+" => Reply::Simple(rest.to_owned()),
+            "-" => Reply::Error(rest.to_owned()),
+            ":" => Reply::Int(number()?),
+            "$" => match usize::try_from(number()?) {
+                Ok(length) => {
+                    let mut value = vec![0; length + 2];
+                    self.stream.read_exact(&mut value)?;
+                    value.truncate(length);
+                    Reply::Bulk(Some(value))
+                }
+                Err(_) => Reply::Bulk(None),
+            },
+            "*" => match usize::try_from(number()?) {
+                Ok(length) => Reply::Array(Some(
+                    (0..length).map(|_| self.receive()).collect::<Result<_, _>>()?,
+                )),
+                Err(_) => Reply::Array(None),
+            },
+            _ => return Err(std::io::ErrorKind::InvalidData.into()),
+        })
+    }
+
+    /// Everything the node still says until it closes the connection.
+    pub fn rest(&mut self) -> String {
+        let mut rest = Vec::new();
+        // A reset is an end like any other here.
+        let _however_it_ended = self.stream.read_to_end(&mut rest);
+        String::from_utf8_lossy(&rest).into_owned()
+    }
+}
