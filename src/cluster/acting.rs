@@ -54,6 +54,7 @@ impl Shared {
             released.push(ReleasedSlot { slot, term, clock, marks });
         }
         if !released.is_empty() {
+            self.holdings.handed_over(self.clock.now(), released.iter().map(|given| given.slot));
             self.holdings.changed();
             self.metrics.cluster.handovers_given.increment(released.len() as u64);
         }

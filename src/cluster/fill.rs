@@ -117,6 +117,7 @@ impl Fills {
         let header = shard.header_mut(slot);
         header.complete = true;
         header.as_of = as_of;
+        shared.filled.fetch_add(1, Ordering::Relaxed);
         shared.holdings.changed();
     }
 }

@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use crate::store::Store;
 use crate::tasks::lock;
-use crate::types::{Generation, NodeId, Slot, SlotSet};
+use crate::types::{Generation, Instant, NodeId, Slot, SlotSet};
 use crate::wire::message::Holdings;
+
+/// How long the answer to a `Release` may be on its way: longer than a client's budget.
+const TRANSIT: Duration = Duration::from_secs(3);
 
 /// A peer's last word.
 #[derive(Clone, Debug)]
@@ -25,6 +29,8 @@ pub(super) struct HoldingsBook {
     /// Raised with every change of a bit in any slot header.
     revision: AtomicU64,
     own: Mutex<Option<Holdings>>,
+    /// Slots handed over within [`TRANSIT`], with the time of the last hand-over.
+    in_transit: Mutex<(Instant, SlotSet)>,
     peers: Mutex<BTreeMap<NodeId, PeerHoldings>>,
 }
 
@@ -35,6 +41,7 @@ impl HoldingsBook {
             generation,
             revision: AtomicU64::new(1),
             own: Mutex::default(),
+            in_transit: Mutex::default(),
             peers: Mutex::default(),
         }
     }
@@ -42,6 +49,28 @@ impl HoldingsBook {
     /// A bit of a slot header changed.
     pub(super) fn changed(&self) {
         self.revision.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Slots were handed over: nobody else may take them while the answer is on its way.
+    pub(super) fn handed_over(&self, now: Instant, slots: impl Iterator<Item = Slot>) {
+        let mut in_transit = lock(&self.in_transit);
+        if now.saturating_since(in_transit.0) >= TRANSIT {
+            in_transit.1 = SlotSet::new();
+        }
+        in_transit.0 = now;
+        for slot in slots {
+            in_transit.1.insert(slot);
+        }
+    }
+
+    /// Slots that were handed over a moment ago.
+    fn in_transit(&self, now: Instant) -> SlotSet {
+        let in_transit = lock(&self.in_transit);
+        if now.saturating_since(in_transit.0) < TRANSIT {
+            in_transit.1.clone()
+        } else {
+            SlotSet::new()
+        }
     }
 
     /// The present revision.
@@ -55,12 +84,14 @@ impl HoldingsBook {
     }
 
     /// What this node holds, read from its slot headers when something changed.
-    pub(super) fn own(&self, store: &Store, placement: u64) -> Holdings {
+    pub(super) fn own(&self, store: &Store, placement: u64, now: Instant) -> Holdings {
+        let in_transit = self.in_transit(now);
         let mut cached = lock(&self.own);
         // Read before the headers: a change in between is seen by the next call.
         let revision = self.revision();
         if let Some(known) = cached.as_mut().filter(|known| known.revision == revision) {
             known.placement = placement;
+            known.in_transit = in_transit;
             return known.clone();
         }
         let (mut acting, mut complete) = (SlotSet::new(), SlotSet::new());
@@ -76,7 +107,8 @@ impl HoldingsBook {
                 }
             }
         }
-        let fresh = Holdings { generation: self.generation, revision, acting, complete, placement };
+        let generation = self.generation;
+        let fresh = Holdings { generation, revision, acting, complete, in_transit, placement };
         *cached = Some(fresh.clone());
         fresh
     }

@@ -35,7 +35,7 @@ mod view;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -60,7 +60,7 @@ use replicate::Link;
 
 pub use coordinate::{CommandCall, Port, Started};
 pub use reconcile::Progress;
-pub use report::{CopyReport, GoneCounts, LocatedReplica, SlotCounts, SlotReport};
+pub use report::{CopyReport, GoneCounts, LocatedReplica, MoveCounts, SlotCounts, SlotReport};
 pub use serve::PeerService;
 pub use view::{Placed, Standing, View};
 
@@ -117,6 +117,8 @@ pub struct Shared {
     holdings: HoldingsBook,
     fills: fill::Fills,
     expired: AtomicU64,
+    taken_over: AtomicUsize,
+    filled: AtomicUsize,
     evicted: AtomicU64,
     /// What the last round of the reconciler found.
     progress: Mutex<Progress>,
@@ -164,6 +166,8 @@ impl Shared {
             hints: Hints::new(),
             fills: fill::Fills::default(),
             expired: AtomicU64::new(0),
+            taken_over: AtomicUsize::new(0),
+            filled: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),
             progress: Mutex::default(),
             kicked: Notify::new(),

@@ -63,6 +63,8 @@ impl Plan {
 /// Who says that it acts for each slot: a peer, by position in the map.
 struct Claims<'a> {
     by_slot: Vec<Option<NodeId>>,
+    /// Slots on their way from one node to another.
+    in_transit: SlotSet,
     known: &'a Known<'a>,
     /// Whether every member that is not gone gave its word in this round.
     all_heard: bool,
@@ -94,7 +96,16 @@ impl<'a> Claims<'a> {
                 word.fresh && word.holdings.generation == member.identity.generation
             })
         });
-        Self { by_slot, known, all_heard }
+        let mut in_transit = known.own.in_transit.clone();
+        for word in known.peers.values() {
+            in_transit.union_with(&word.holdings.in_transit);
+        }
+        Self { by_slot, in_transit, known, all_heard }
+    }
+
+    /// Whether it is certain that nobody acts for the slot or is about to.
+    fn is_free(&self, slot: Slot) -> bool {
+        self.all_heard && self.acting_peer(slot).is_none() && !self.in_transit.contains(slot)
     }
 
     fn acting_peer(&self, slot: Slot) -> Option<NodeId> {
@@ -129,7 +140,7 @@ impl<'a> Claims<'a> {
     fn is_last_copy(&self, slot: Slot) -> bool {
         let view = self.known.view;
         let mut set = view.replica_set(slot);
-        self.all_heard
+        self.is_free(slot)
             && set.all(|placed| placed.standing != Standing::Gone)
             && view.replica_set(slot).next().is_some_and(|first| first.node == view.me)
             && !self.known.peers.values().any(|word| word.holdings.complete.contains(slot))
@@ -141,8 +152,7 @@ impl Claims<'_> {
     /// holder, is the first of those that still have it: then the set is filled from here.
     fn is_only_stray_copy(&self, slot: Slot) -> bool {
         let view = self.known.view;
-        self.all_heard
-            && self.acting_peer(slot).is_none()
+        self.is_free(slot)
             && view.replica_set(slot).all(|placed| {
                 placed.standing == Standing::Gone
                     || self.is_complete(placed.node, slot) == Some(false)
@@ -186,7 +196,7 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
                 Some(other) => {
                     plan.releases.entry(other).or_default().insert(slot);
                 }
-                None if !acts && claims.all_heard => {
+                None if !acts && claims.is_free(slot) => {
                     plan.takes.insert(slot);
                 }
                 None => {}

@@ -5,6 +5,7 @@
 //! phases: a joining or returning node whose slots are all complete turns active.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::clock::within;
@@ -91,6 +92,7 @@ impl Cache {
         if !plan.takes.is_empty() {
             let slots = plan.takes.len();
             plan.takes.iter().for_each(|slot| shared.take(slot));
+            shared.taken_over.fetch_add(slots, Ordering::Relaxed);
             shared.metrics.cluster.handovers_death.increment(slots as u64);
             tracing::info!(slots, "slots taken over that nobody acted for");
         }

@@ -21,6 +21,15 @@ pub struct GoneCounts {
     pub evicted: u64,
 }
 
+/// How often slots moved to a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MoveCounts {
+    /// Slots that nobody acted for and that it took.
+    pub taken_over: usize,
+    /// Slots that were filled.
+    pub filled: usize,
+}
+
 /// How many slots this node has to do with.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SlotCounts {
@@ -103,6 +112,14 @@ impl Shared {
         let mut held = self.own_holdings();
         held.acting.union_with(&held.complete);
         held.acting.len()
+    }
+
+    /// How often slots moved to this node since its start.
+    pub fn tallies(&self) -> MoveCounts {
+        MoveCounts {
+            taken_over: self.taken_over.load(Ordering::Relaxed),
+            filled: self.filled.load(Ordering::Relaxed),
+        }
     }
 
     /// Entries that went without a client's word since the start.

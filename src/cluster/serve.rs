@@ -229,7 +229,8 @@ impl Shared {
 
     /// What this node holds now.
     pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
-        self.holdings.own(&self.store, self.view.load().placement.id().get())
+        let placement = self.view.load().placement.id().get();
+        self.holdings.own(&self.store, placement, self.clock.now())
     }
 }
 

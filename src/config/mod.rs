@@ -12,9 +12,12 @@ pub mod setting;
 pub mod settings;
 pub mod value;
 
-use std::net::SocketAddr;
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use load::{Machine, Sources, load};
 
 use crate::types::{ByteSize, ClusterName, NodeName, Weight, Zone};
 
@@ -39,6 +42,36 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Section `log`.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// A node on loopback with ports that the system gives, defaults for everything else, and
+    /// 64 MiB: what an embedding program or a test begins with and changes.
+    pub fn on_loopback(name: NodeName, data_dir: PathBuf) -> Self {
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        let machine = Machine {
+            host_name: name.to_string(),
+            total_memory: ByteSize(64 << 20),
+            data_dir: data_dir.clone(),
+        };
+        let environment = BTreeMap::new();
+        let sources = Sources {
+            file: None,
+            environment: &environment,
+            flags: &[],
+            form: false,
+            machine: &machine,
+        };
+        let mut config = load(&sources).expect("the defaults are valid settings").config;
+        config.node.name = name;
+        config.memory.limit = ByteSize(64 << 20);
+        config.client.listen = vec![any];
+        config.gossip.listen = any;
+        config.peer.listen = any;
+        config.admin.listen = vec![any];
+        config.admin.socket = data_dir.join("admin.sock");
+        config
+    }
 }
 
 /// Who this node is.

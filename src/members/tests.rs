@@ -193,7 +193,7 @@ impl World {
                 peer,
                 client: peer,
                 cluster: peer,
-                admin: peer,
+                admin: Some(peer),
             },
             profile: GossipProfile::Lan,
             probe_interval: None,

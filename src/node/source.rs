@@ -214,8 +214,7 @@ impl Source for NodeSource {
     fn explain(&self, db: Db, key: Bytes) -> BoxFuture<'_, Explained> {
         Box::pin(async move {
             let (slot, reports) = self.0.control.explain(db, &key).await;
-            let set: Vec<NodeId> =
-                self.0.shared.view().placement.replica_set(slot).collect();
+            let set: Vec<NodeId> = self.0.shared.view().placement.replica_set(slot).collect();
             let mut copies: Vec<(usize, Copy)> = reports
                 .into_iter()
                 .filter_map(|report| {

@@ -408,7 +408,11 @@ fn members_options(
         meta,
         profile: config.gossip.profile,
         probe_interval: config.gossip.probe_interval,
-        key_ring: KeyRing::new(cluster.name.clone(), 0, GossipKey::new(*secret.gossip_key(&cluster.name))),
+        key_ring: KeyRing::new(
+            cluster.name.clone(),
+            0,
+            GossipKey::new(*secret.gossip_key(&cluster.name)),
+        ),
         facts: kept.unwrap_or(wished),
         seeds: cluster.join.iter().map(|seed| crate::config::seed_address(seed)).collect(),
         last_known: file.members.iter().map(|seed| seed.peer).collect(),

@@ -61,11 +61,7 @@ impl Inner {
     }
 
     /// Waits until `done` says so or the deadline has passed; gives what it counted last.
-    async fn wait_until(
-        &self,
-        deadline: Instant,
-        done: impl Fn(&Self) -> (bool, usize),
-    ) -> usize {
+    async fn wait_until(&self, deadline: Instant, done: impl Fn(&Self) -> (bool, usize)) -> usize {
         let mut last = usize::MAX;
         loop {
             let (over, count) = done(self);

@@ -200,7 +200,7 @@ mod tests {
             peer: "10.0.0.5:7401".parse().unwrap(),
             client: "10.0.0.5:6379".parse().unwrap(),
             cluster: "10.0.0.5:16379".parse().unwrap(),
-            admin: "10.0.0.5:9400".parse().unwrap(),
+            admin: Some("10.0.0.5:9400".parse().unwrap()),
         }
     }
 

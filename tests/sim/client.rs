@@ -12,19 +12,19 @@ use tokio::time::timeout;
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A connection that is made anew after an error.
-pub struct Client {
+pub(crate) struct Client {
     address: SocketAddr,
     stream: Option<TcpStream>,
 }
 
 impl Client {
     /// A client of the node at `address`; it connects with its first command.
-    pub const fn new(address: SocketAddr) -> Self {
+    pub(crate) const fn new(address: SocketAddr) -> Self {
         Self { address, stream: None }
     }
 
     /// Runs a command; the first line of the reply and, for a string, its bytes.
-    pub async fn run(&mut self, args: &[&str]) -> io::Result<String> {
+    pub(crate) async fn run(&mut self, args: &[&str]) -> io::Result<String> {
         let done = timeout(PATIENCE, self.exchange(args)).await;
         let reply = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if reply.is_err() {

@@ -39,7 +39,8 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
     let (mut crashes, mut partitions, mut takeovers, mut fills) = (0, 0, 0, 0);
     for seed in seeds() {
         let outcome = run(seed);
-        crashes += outcome.faults.iter().filter(|fault| matches!(fault, Fault::Crash { .. })).count();
+        crashes +=
+            outcome.faults.iter().filter(|fault| matches!(fault, Fault::Crash { .. })).count();
         partitions +=
             outcome.faults.iter().filter(|fault| matches!(fault, Fault::Partition { .. })).count();
         takeovers += outcome.takeovers;

@@ -31,7 +31,7 @@ const SETTLING: Duration = Duration::from_secs(60);
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fault {
+pub(crate) enum Fault {
     /// A node dies and comes back, with its node file and without its data.
     Crash {
         /// Which.
@@ -54,21 +54,21 @@ pub enum Fault {
 
 /// What became of a run.
 #[derive(Debug)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     /// The faults that were injected.
-    pub faults: Vec<Fault>,
+    pub(crate) faults: Vec<Fault>,
     /// Writes that were acknowledged.
-    pub acknowledged: usize,
+    pub(crate) acknowledged: usize,
     /// Writes that were not.
-    pub failed: usize,
+    pub(crate) failed: usize,
     /// Time from the last fault's end until all nodes agreed.
-    pub converged: Duration,
+    pub(crate) converged: Duration,
     /// Slots taken over from a dead node, over all nodes.
-    pub takeovers: usize,
+    pub(crate) takeovers: usize,
     /// Slots that were filled, over all nodes.
-    pub fills: usize,
+    pub(crate) fills: usize,
     /// When each write was acknowledged or failed, in simulated milliseconds.
-    pub history: Vec<(u64, String)>,
+    pub(crate) history: Vec<(u64, String)>,
 }
 
 /// The nodes that run now, as far as a check needs them.
@@ -85,7 +85,7 @@ struct Story {
 }
 
 /// A world made from a seed.
-pub struct World {
+pub(crate) struct World {
     seed: u64,
     faults: Vec<Fault>,
     running: Running,
@@ -98,7 +98,7 @@ fn name(node: usize) -> String {
 
 impl World {
     /// The world of a seed.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         let crash_at = rng.random_range(12_000..20_000);
         let cut_at = rng.random_range(42_000..50_000);
@@ -118,7 +118,7 @@ impl World {
     }
 
     /// Runs the world to its end; panics where a promise was broken.
-    pub fn run(self) -> Outcome {
+    pub(crate) fn run(self) -> Outcome {
         let mut sim = turmoil::Builder::new()
             .rng_seed(self.seed)
             .tick_duration(Duration::from_millis(1))
@@ -267,7 +267,8 @@ async fn live(
 fn config(node: usize, own: IpAddr) -> Config {
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let at = |port| Some(SocketAddr::new(own, port));
-    let mut config = Config::for_tests(&name(node));
+    let name_of_node = name(node).parse().expect("a valid name");
+    let mut config = Config::on_loopback(name_of_node, std::path::PathBuf::new());
     config.cluster.acks = Acks::All;
     config.cluster.join = (0..NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
     config.gossip.listen = any(GOSSIP_PORT);

@@ -6,7 +6,7 @@
     reason = "each test binary uses another part of the harness"
 )]
 
-pub mod resp;
+pub(crate) mod resp;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -21,22 +21,22 @@ use serde_json::Value;
 use resp::Client;
 
 /// How long a cluster may take for what it should do within a second or two.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The test's own clock: real processes live in real time.
 #[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
-pub fn now() -> Instant {
+pub(crate) fn now() -> Instant {
     Instant::now()
 }
 
 /// Waits a moment between two looks at a condition.
 #[expect(clippy::disallowed_methods, reason = "between two looks at a condition, never for one")]
-pub fn pause() {
+pub(crate) fn pause() {
     std::thread::sleep(Duration::from_millis(20));
 }
 
 /// Waits until `condition` gives a value; fails with `what` after [`PATIENCE`].
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let deadline = now() + PATIENCE;
     loop {
         if let Some(value) = condition() {
@@ -48,7 +48,7 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
 }
 
 /// The program under test.
-pub fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_chickadee"));
     for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("CHICKADEE_")) {
         command.env_remove(name);
@@ -57,7 +57,7 @@ pub fn program() -> Command {
 }
 
 /// A port that was free a moment ago, for TCP and UDP.
-pub fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     loop {
         let tcp = TcpListener::bind("127.0.0.1:0").expect("loopback has ports");
         let port = tcp.local_addr().expect("a bound socket has an address").port();
@@ -68,18 +68,18 @@ pub fn free_port() -> u16 {
 }
 
 /// A cluster in a folder of its own.
-pub struct Cluster {
+pub(crate) struct Cluster {
     folder: tempfile::TempDir,
     /// The nodes, running or not, by number.
-    pub nodes: Vec<Node>,
+    pub(crate) nodes: Vec<Node>,
     /// Settings that every node gets, as `key=value`.
-    pub settings: Vec<String>,
+    pub(crate) settings: Vec<String>,
 }
 
 /// One node of a test cluster.
-pub struct Node {
+pub(crate) struct Node {
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     folder: PathBuf,
     child: Option<Child>,
     peer_port: u16,
@@ -88,7 +88,7 @@ pub struct Node {
 
 impl Cluster {
     /// A folder and a secret; no nodes yet.
-    pub fn new(settings: &[&str]) -> Self {
+    pub(crate) fn new(settings: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder can be made");
         let secret = folder.path().join("secret");
         let made = program().args(["keygen", "--out"]).arg(&secret).output().expect("keygen runs");
@@ -98,7 +98,7 @@ impl Cluster {
     }
 
     /// `count` nodes that join the first one; returns when all are ready.
-    pub fn started(count: usize, settings: &[&str]) -> Self {
+    pub(crate) fn started(count: usize, settings: &[&str]) -> Self {
         let mut cluster = Self::new(settings);
         for _ in 0..count {
             cluster.add(&[]);
@@ -108,18 +108,18 @@ impl Cluster {
     }
 
     /// The cluster's secret file.
-    pub fn secret(&self) -> PathBuf {
+    pub(crate) fn secret(&self) -> PathBuf {
         self.folder.path().join("secret")
     }
 
     /// Starts one more node, which joins those before it; its number.
-    pub fn add(&mut self, settings: &[&str]) -> usize {
+    pub(crate) fn add(&mut self, settings: &[&str]) -> usize {
         let seeds: Vec<u16> = self.nodes.iter().take(3).map(|node| node.peer_port).collect();
         self.add_at(free_port(), &seeds, settings)
     }
 
     /// Starts a node whose peer port is the seed of that number, with all of them as seeds.
-    pub fn add_with_seeds(&mut self, seeds: &[u16], own: usize) -> usize {
+    pub(crate) fn add_with_seeds(&mut self, seeds: &[u16], own: usize) -> usize {
         self.add_at(seeds[own], seeds, &[])
     }
 
@@ -153,7 +153,7 @@ impl Cluster {
 
     /// Waits until these nodes are ready, agree on a placement of `ring` nodes, and every slot has
     /// its copies.
-    pub fn wait_agreed(&self, numbers: &[usize], ring: u64) {
+    pub(crate) fn wait_agreed(&self, numbers: &[usize], ring: u64) {
         wait_for(&format!("nodes {numbers:?} agree on a ring of {ring}"), || {
             let mut ids = Vec::new();
             for number in numbers {
@@ -176,19 +176,19 @@ impl Cluster {
     }
 
     /// Waits until all `count` nodes agree.
-    pub fn wait_settled(&self, count: usize) {
+    pub(crate) fn wait_settled(&self, count: usize) {
         self.wait_agreed(&(0..count).collect::<Vec<_>>(), count as u64);
     }
 
     /// A client of a node's client port.
-    pub fn client(&self, number: usize) -> Client {
+    pub(crate) fn client(&self, number: usize) -> Client {
         Client::connect(self.nodes[number].address("client"))
     }
 }
 
 impl Node {
     /// Starts the process.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = fs::File::options()
             .create(true)
             .append(true)
@@ -206,71 +206,71 @@ impl Node {
     }
 
     /// The process id.
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().expect("the node runs").id()
     }
 
     /// Sends a signal by name, such as `STOP`.
-    pub fn signal(&self, name: &str) {
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.pid().to_string();
         let sent = Command::new("kill").args([&format!("-{name}"), &pid]).status();
         assert!(sent.expect("kill runs").success());
     }
 
     /// Kills the process without a word (`kill -9`).
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().expect("the node runs");
         child.kill().expect("a child can be killed");
         child.wait().expect("a child can be waited for");
     }
 
     /// Asks the process to stop (SIGTERM) and waits for it; its exit code.
-    pub fn terminate(&mut self) -> Option<i32> {
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal("TERM");
         self.wait_exit()
     }
 
     /// Waits until the process has ended by itself; its exit code.
-    pub fn wait_exit(&mut self) -> Option<i32> {
+    pub(crate) fn wait_exit(&mut self) -> Option<i32> {
         let mut child = self.child.take().expect("the node runs");
         wait_for(&format!("{} ends", self.name), || child.try_wait().expect("a child can be asked"))
             .code()
     }
 
     /// The admin socket.
-    pub fn socket(&self) -> PathBuf {
+    pub(crate) fn socket(&self) -> PathBuf {
         self.folder.join("admin.sock")
     }
 
     /// What the node logged.
-    pub fn log(&self) -> String {
+    pub(crate) fn log(&self) -> String {
         fs::read_to_string(self.folder.join("log")).unwrap_or_default()
     }
 
     /// `GET path` on the admin socket; the status code and the body.
-    pub fn http(&self, path: &str) -> Option<(u16, String)> {
+    pub(crate) fn http(&self, path: &str) -> Option<(u16, String)> {
         get(&self.socket(), path)
     }
 
     /// `GET path` as JSON.
-    pub fn json(&self, path: &str) -> Option<Value> {
+    pub(crate) fn json(&self, path: &str) -> Option<Value> {
         serde_json::from_str(&self.http(path)?.1).ok()
     }
 
     /// `/v1/status`.
-    pub fn status(&self) -> Option<Value> {
+    pub(crate) fn status(&self) -> Option<Value> {
         self.json("/v1/status")
     }
 
     /// One of the node's addresses, by its name in the status.
-    pub fn address(&self, which: &str) -> SocketAddr {
+    pub(crate) fn address(&self, which: &str) -> SocketAddr {
         wait_for("the status names the address", || {
             self.status()?["addresses"][which].as_str()?.parse().ok()
         })
     }
 
     /// The sum of a metric's series whose labels contain `label`.
-    pub fn metric(&self, name: &str, label: &str) -> f64 {
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let (_, text) = self.http("/metrics").expect("the node answers");
         text.lines()
             .filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])))
@@ -280,7 +280,7 @@ impl Node {
     }
 
     /// Runs the command line against this node's admin socket.
-    pub fn cli(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn cli(&self, args: &[&str]) -> std::process::Output {
         let mut command = program();
         command.args(args).arg("--socket").arg(self.socket());
         command.output().expect("the program runs")

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 /// A reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub(crate) enum Reply {
     /// A status.
     Simple(String),
     /// An error.
@@ -21,12 +21,12 @@ pub enum Reply {
 
 impl Reply {
     /// Whether it is an error.
-    pub const fn is_error(&self) -> bool {
+    pub(crate) const fn is_error(&self) -> bool {
         matches!(self, Self::Error(_))
     }
 
     /// The string, if it is one.
-    pub fn text(&self) -> Option<String> {
+    pub(crate) fn text(&self) -> Option<String> {
         match self {
             Self::Bulk(Some(bytes)) => Some(String::from_utf8_lossy(bytes).into_owned()),
             Self::Simple(text) | Self::Error(text) => Some(text.clone()),
@@ -35,7 +35,7 @@ impl Reply {
     }
 
     /// The integer, if it is one.
-    pub const fn int(&self) -> Option<i64> {
+    pub(crate) const fn int(&self) -> Option<i64> {
         match self {
             Self::Int(number) => Some(*number),
             _ => None,
@@ -44,31 +44,31 @@ impl Reply {
 }
 
 /// `+OK`.
-pub fn ok() -> Reply {
+pub(crate) fn ok() -> Reply {
     Reply::Simple("OK".to_owned())
 }
 
 /// A string reply.
-pub fn bulk(text: &str) -> Reply {
+pub(crate) fn bulk(text: &str) -> Reply {
     Reply::Bulk(Some(text.as_bytes().to_vec()))
 }
 
 /// The null reply.
-pub const NIL: Reply = Reply::Bulk(None);
+pub(crate) const NIL: Reply = Reply::Bulk(None);
 
 /// A connection.
-pub struct Client {
+pub(crate) struct Client {
     stream: BufReader<TcpStream>,
 }
 
 impl Client {
     /// Connects; a reply may take ten seconds.
-    pub fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::try_connect(address).expect("the node accepts clients")
     }
 
     /// Connects, if the node accepts.
-    pub fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
+    pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         stream.set_nodelay(true)?;
@@ -76,18 +76,18 @@ impl Client {
     }
 
     /// Runs one command.
-    pub fn run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
+    pub(crate) fn run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> Reply {
         self.try_run(args).expect("the node answers")
     }
 
     /// Runs one command, or says what became of the connection.
-    pub fn try_run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<Reply> {
+    pub(crate) fn try_run<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<Reply> {
         self.send(args)?;
         self.receive()
     }
 
     /// Sends one command without waiting for the reply.
-    pub fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<()> {
+    pub(crate) fn send<A: AsRef<[u8]>>(&mut self, args: &[A]) -> std::io::Result<()> {
         let mut request = format!("*{}\r\n", args.len()).into_bytes();
         for arg in args {
             let arg = arg.as_ref();
@@ -99,12 +99,12 @@ impl Client {
     }
 
     /// Sends bytes as they are.
-    pub fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         self.stream.get_mut().write_all(bytes)
     }
 
     /// Receives one reply.
-    pub fn receive(&mut self) -> std::io::Result<Reply> {
+    pub(crate) fn receive(&mut self) -> std::io::Result<Reply> {
         let mut line = String::new();
         if self.stream.read_line(&mut line)? == 0 {
             return Err(std::io::ErrorKind::UnexpectedEof.into());
@@ -136,7 +136,7 @@ impl Client {
     }
 
     /// Everything the node still says until it closes the connection.
-    pub fn rest(&mut self) -> String {
+    pub(crate) fn rest(&mut self) -> String {
         let mut rest = Vec::new();
         // A reset is an end like any other here.
         let _however_it_ended = self.stream.read_to_end(&mut rest);
