@@ -181,9 +181,8 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             match self.parser.next(self.input.get(consumed..).unwrap_or_default()) {
                 Ok(Parsed::Request(request)) => {
                     let range = consumed..consumed + request.consumed();
-                    if self.must_wait(&request, range.clone()) {
-                        self.replies.settle().await;
-                        self.barrier = Barrier::default();
+                    if self.must_wait(&request, range.clone()) && !self.settle().await {
+                        return Next::End(Ended::Output);
                     }
                     consumed = range.end;
                     let (row, after) = self.start(&request, range);
@@ -204,13 +203,14 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
                     break;
                 }
             }
-            if self.replies.len() >= limits::BATCH_REPLY_BYTES {
+            if self.replies.ready.len() >= limits::BATCH_REPLY_BYTES {
                 break;
             }
         }
         self.forget_input(consumed);
-        self.replies.settle().await;
-        self.barrier = Barrier::default();
+        if !self.settle().await {
+            return Next::End(Ended::Output);
+        }
         for failure in self.replies.late().filter(|reply| reply.first() == Some(&b'-')) {
             self.server.stats.failed(failure);
         }
@@ -220,6 +220,19 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             self.client.note(began, row.id.wire());
         }
         next
+    }
+
+    /// Waits for all replies; `false` if they are more than a client may let pile up, and then none
+    /// is sent any more.
+    async fn settle(&mut self) -> bool {
+        self.barrier = Barrier::default();
+        let within = self.replies.settle(self.server.config.output_buffer_limit.0).await;
+        if !within {
+            self.server.metrics.rejected_output.increment(1);
+            tracing::warn!(from = %self.client.from(), "replies exceed the output buffer's limit");
+            self.replies.clear();
+        }
+        within
     }
 
     /// Takes away what was read. What remains is the start of a request.
@@ -245,7 +258,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
 
     /// Whether the request could see that one before it is still under way.
     fn must_wait(&self, request: &Request, range: std::ops::Range<usize>) -> bool {
-        if self.replies.is_settled() {
+        if self.replies.all_at_once() {
             return false;
         }
         let args = request.args(self.input.get(range).unwrap_or_default());
@@ -316,11 +329,6 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             return Ok(());
         }
         let length = self.replies.len() as u64;
-        if length > self.server.config.output_buffer_limit.0 {
-            self.server.metrics.rejected_output.increment(1);
-            tracing::warn!(from = %self.client.from(), length, "replies exceed client.output_buffer_limit");
-            return Err(Ended::Output);
-        }
         let timeout = self.server.config.idle_timeout;
         let written = if timeout == Duration::ZERO {
             self.replies.write(&mut self.stream).await

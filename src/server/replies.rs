@@ -78,19 +78,22 @@ impl Replies {
         self.ready.is_empty() && self.waiting.is_empty()
     }
 
-    /// Whether something may still be under way.
-    pub(super) fn is_settled(&self) -> bool {
-        self.waiting.iter().all(|waiting| matches!(waiting.state, State::Done(_)))
+    /// Whether no reply had to be waited for.
+    pub(super) const fn all_at_once(&self) -> bool {
+        self.waiting.is_empty()
     }
 
-    /// Waits until every reply is there.
-    pub(super) async fn settle(&mut self) {
-        if !self.is_settled() {
-            poll_fn(|context| self.poll_settle(context)).await;
+    /// Waits until every reply is there; `false` as soon as those that are there exceed `max`
+    /// bytes together.
+    #[must_use]
+    pub(super) async fn settle(&mut self, max: u64) -> bool {
+        if !self.waiting.is_empty() {
+            return poll_fn(|context| self.poll_settle(context, max)).await;
         }
+        self.ready.len() as u64 <= max
     }
 
-    fn poll_settle(&mut self, context: &Context<'_>) -> Poll<()> {
+    fn poll_settle(&mut self, context: &Context<'_>, max: u64) -> Poll<bool> {
         *self.parent.0.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(context.waker().clone());
         let mut pending = false;
@@ -106,7 +109,13 @@ impl Replies {
             }
             pending = true;
         }
-        if pending { Poll::Pending } else { Poll::Ready(()) }
+        if self.len() as u64 > max {
+            Poll::Ready(false)
+        } else if pending {
+            Poll::Pending
+        } else {
+            Poll::Ready(true)
+        }
     }
 
     /// Replies that had to be waited for and are there.
@@ -153,7 +162,8 @@ impl Replies {
         stream.write_all(&joined).await
     }
 
-    fn clear(&mut self) {
+    /// Forgets all replies; what is under way goes on without anyone waiting for it.
+    pub(super) fn clear(&mut self) {
         self.ready.clear();
         self.ready.shrink_to(limits::BUFFER_KEPT_MAX);
         self.waiting.clear();
@@ -189,11 +199,23 @@ mod tests {
             tokio::task::yield_now().await;
             first.send("1").unwrap();
         };
-        tokio::join!(replies.settle(), late);
+        let (within, ()) = tokio::join!(replies.settle(5), late);
+        assert!(within);
         let mut out = Vec::new();
         assert_eq!(replies.len(), 5);
         replies.write(&mut out).await.unwrap();
         assert_eq!(out, b"a1b2c");
         assert!(replies.is_empty());
+    }
+
+    #[tokio::test]
+    async fn replies_beyond_the_bound_are_not_waited_for() {
+        let mut replies = Replies::default();
+        let (large, large_reply) = oneshot::channel();
+        let (_never, never_reply) = oneshot::channel();
+        replies.wait_for(reply(large_reply), true);
+        replies.wait_for(reply(never_reply), true);
+        large.send("more than that").unwrap();
+        assert!(!replies.settle(5).await);
     }
 }
