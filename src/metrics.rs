@@ -349,6 +349,7 @@ impl Metrics {
             ServerMetrics::ROWS,
             ClusterMetrics::ROWS,
             TransportMetrics::ROWS,
+            commands::ROWS,
         ]
         .into_iter()
         .flatten()

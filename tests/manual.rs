@@ -32,6 +32,7 @@ fn metrics_page() -> String {
         let kind = match rows[0].kind {
             Kind::Counter => "counter",
             Kind::Gauge => "gauge",
+            Kind::Histogram => "histogram",
         };
         let mut labels: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
         for (label, value) in rows.iter().flat_map(|row| row.labels) {
