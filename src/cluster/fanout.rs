@@ -347,8 +347,7 @@ impl Shared {
         let mut count = 0;
         for index in 0..self.store.shards() {
             let shard = self.store.lock_shard(index);
-            for slot in Slot::all().filter(|slot| self.store.shard_index(*slot) == index) {
-                let header = shard.header(slot);
+            for (_, header) in shard.headers() {
                 if header.acting {
                     count += u64::from(header.keys_in(db));
                 }

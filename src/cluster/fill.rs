@@ -56,6 +56,11 @@ impl Fills {
         lock(&self.slots).keys().copied().collect()
     }
 
+    /// Whether a slot is under way.
+    pub(super) fn is_under_way(&self, slot: Slot) -> bool {
+        lock(&self.slots).contains_key(&slot)
+    }
+
     fn begin(&self, slots: &SlotSet) -> u64 {
         let session = self.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         let filling = Filling { session, cursor_ended: false, filled: None };

@@ -97,8 +97,7 @@ impl HoldingsBook {
         let (mut acting, mut complete) = (SlotSet::new(), SlotSet::new());
         for index in 0..store.shards() {
             let shard = store.lock_shard(index);
-            for slot in Slot::all().filter(|slot| store.shard_index(*slot) == index) {
-                let header = shard.header(slot);
+            for (slot, header) in shard.headers() {
                 if header.acting {
                     acting.insert(slot);
                 }

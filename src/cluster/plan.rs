@@ -21,6 +21,8 @@ pub(super) struct Known<'a> {
     pub(super) peers: &'a BTreeMap<NodeId, PeerHoldings>,
     /// Slots that a fill is bringing already.
     pub(super) filling: &'a SlotSet,
+    /// Slots of which this node has entries.
+    pub(super) filled: &'a SlotSet,
 }
 
 /// What this node should do now.
@@ -170,7 +172,7 @@ fn phase(view: &View, node: NodeId) -> Option<Phase> {
 }
 
 fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
-    let Known { view, own, filling, .. } = *claims.known;
+    let Known { view, own, filling, filled, .. } = *claims.known;
     let acts = own.acting.contains(slot);
     let complete = own.complete.contains(slot);
     let assigned = view.target.holds(view.me, slot);
@@ -208,6 +210,9 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
         } else if claims.is_only_stray_copy(slot) {
             plan.takes.insert(slot);
         }
+    } else if !assigned && !complete && filled.contains(slot) && !filling.contains(slot) {
+        // What a fill left that came to nothing.
+        plan.drops.insert(slot);
     }
 }
 

@@ -52,7 +52,9 @@ impl Tally {
             Applied::Complete | Applied::Superseded { same_origin: true } => {
                 state.needed = state.needed.saturating_sub(1);
             }
-            Applied::Incomplete | Applied::Superseded { same_origin: false } => {}
+            Applied::Incomplete
+            | Applied::Unwanted
+            | Applied::Superseded { same_origin: false } => {}
             Applied::Deposed { .. } => state.decide(Verdict::Deposed),
         }
         state.settle();

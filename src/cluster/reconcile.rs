@@ -62,6 +62,7 @@ impl Cache {
             own: &own,
             peers: &shared.holdings.peers(),
             filling: &shared.fills.under_way(),
+            filled: &shared.filled_slots(),
         });
         self.settle_alone(&plan, view);
         for (donor, slots) in plan.fills.clone() {

@@ -361,7 +361,7 @@ async fn deliver(shared: &Shared, peers: &dyn Peers, link: &Link, index: usize, 
                 continue;
             }
         };
-        note_outcomes(shared, &batch.bytes, &outcomes);
+        note_outcomes(shared, link.node, &batch.bytes, &outcomes);
         link.settle(index, &batch, Some(&outcomes));
         return;
     }
@@ -375,7 +375,7 @@ fn worth_repeating(now: Instant, started: Instant, link: &Link) -> bool {
     !link.gone.load(Ordering::Relaxed) && now.saturating_since(started) < REPLICATION_PATIENCE
 }
 
-fn note_outcomes(shared: &Shared, batch: &[u8], outcomes: &[Applied]) {
+fn note_outcomes(shared: &Shared, node: NodeId, batch: &[u8], outcomes: &[Applied]) {
     let metrics = &shared.metrics.cluster;
     if outcomes.is_empty() {
         metrics.replicated_applied.increment(replication::items(batch).count() as u64);
@@ -387,6 +387,7 @@ fn note_outcomes(shared: &Shared, batch: &[u8], outcomes: &[Applied]) {
                 metrics.replicated_deposed.increment(1);
                 shared.deposed(item.slot, *term, *acting);
             }
+            Applied::Unwanted => shared.forget_receiver(node, item.slot),
             Applied::Complete | Applied::Incomplete | Applied::Superseded { .. } => {
                 metrics.replicated_applied.increment(1);
             }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use crate::peers::CallError;
 use crate::ring::slot_of;
-use crate::types::{BodyRef, Db, Key, NodeId, Slot};
+use crate::types::{BodyRef, Db, Key, NodeId, Slot, SlotSet};
 use crate::wire::message::{CopyOfKey, Request, Response};
 use crate::wire::raw::Raw;
 
@@ -100,6 +100,20 @@ impl Shared {
             counts.incomplete += usize::from(place.is_some() && !own.complete.contains(slot));
         }
         counts
+    }
+
+    /// The slots of which this node has entries.
+    pub(super) fn filled_slots(&self) -> SlotSet {
+        let mut filled = SlotSet::new();
+        for index in 0..self.store.shards() {
+            let shard = self.store.lock_shard(index);
+            for (slot, header) in shard.headers() {
+                if header.keys() > 0 || header.tombstones() > 0 {
+                    filled.insert(slot);
+                }
+            }
+        }
+        filled
     }
 
     /// How many slots this node acts for.

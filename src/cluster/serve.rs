@@ -162,6 +162,9 @@ impl Shared {
             let acting = if acting { Some(own) } else { self.hint(slot) };
             return Applied::Deposed { term, acting };
         }
+        if !header.complete && !self.is_wanted(slot) {
+            return Applied::Unwanted;
+        }
         let mut lost = false;
         if item.term > header.term {
             header.term = item.term;
@@ -185,6 +188,11 @@ impl Shared {
             None if complete => Applied::Complete,
             None => Applied::Incomplete,
         }
+    }
+
+    /// Whether a slot that this node is not complete for is to be filled, or is being filled.
+    fn is_wanted(&self, slot: Slot) -> bool {
+        self.view.load().target.holds(self.options.me, slot) || self.fills.is_under_way(slot)
     }
 
     /// `Some` where a newer version is there already: whether it has the same origin.

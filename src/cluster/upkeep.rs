@@ -109,6 +109,12 @@ impl Shared {
             && self.fills.under_way().is_empty()
     }
 
+    /// A receiver said that it does not hold the slot: it gets no more of it.
+    pub(super) fn forget_receiver(&self, node: NodeId, slot: Slot) {
+        let mut shard = self.store.lock(slot);
+        shard.header_mut(slot).receivers.retain(|receiver| *receiver != node);
+    }
+
     /// Receivers that are members of the set by now get its writes as such; those that are gone
     /// get none.
     fn forget_receivers(&self) {

@@ -142,6 +142,8 @@ pub enum Applied {
         /// Who acts, if known.
         acting: Option<ActingHint>,
     },
+    /// Not applied: the node dropped the slot, or never held it, and is not filling it.
+    Unwanted,
 }
 
 /// What a node holds, as it says itself.
