@@ -77,17 +77,26 @@ impl Shared {
     }
 
     /// Takes the acting bits that `from` handed over.
+    ///
+    /// Where this node followed that very term, it has every write of it, and `from` is proved
+    /// equal. Otherwise (a healed partition, or a term under which nothing was written) the copies
+    /// are compared.
     pub(super) fn accept(&self, from: NodeId, released: &[ReleasedSlot]) -> usize {
-        let wall = self.clock.wall();
+        let (wall, link) = (self.clock.wall(), self.link(from));
         let mut taken = 0;
         for given in released {
             let complete = {
                 let mut shard = self.store.lock(given.slot);
                 shard.clock_mut().observe(wall, given.clock);
                 let header = shard.header_mut(given.slot);
+                let followed = header.term == given.term;
                 header.term = header.term.max(given.term);
                 marks::inherit(header, &given.marks);
-                marks::raise(header, from, given.clock);
+                if followed {
+                    marks::raise(header, from, given.clock);
+                } else if let Some(link) = &link {
+                    link.set_dirty(given.slot);
+                }
                 header.complete
             };
             if complete {

@@ -9,7 +9,7 @@ use crate::hlc;
 use crate::metrics::level;
 use crate::store::Remains;
 use crate::tasks::Stop;
-use crate::types::{NodeId, Slot, WallMillis};
+use crate::types::{MemberState, NodeId, Slot, WallMillis};
 
 use super::replicate::{ToDrive, drive_all};
 use super::room::Evictions;
@@ -100,11 +100,15 @@ impl Shared {
         }
     }
 
-    /// Whether every member of the ring is alive and missed nothing, and nothing is being filled.
+    /// Whether every member is alive and missed nothing, and nothing is being filled. Members that
+    /// are dead count also when their place was given up: they may come back with what they had.
     fn is_settled(&self) -> bool {
         let view = self.view.load();
         let links = self.links.load();
-        view.placement.members().iter().all(|member| view.standing(member.node) == Standing::Alive)
+        view.table
+            .members
+            .iter()
+            .all(|member| matches!(member.state, MemberState::Alive | MemberState::Left))
             && links.values().all(|link| link.is_clean())
             && self.fills.under_way().is_empty()
     }
