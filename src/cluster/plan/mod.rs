@@ -8,52 +8,52 @@ use std::collections::BTreeMap;
 use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
 use crate::wire::message::Holdings;
 
-use super::holdings::PeerHoldings;
-use super::view::{Standing, View};
+use crate::cluster::holdings::PeerHoldings;
+use crate::cluster::view::{Standing, View};
 
 /// What a plan is made from.
-pub(super) struct Known<'a> {
+pub(in crate::cluster) struct Known<'a> {
     /// Members and placement.
-    pub(super) view: &'a View,
+    pub(in crate::cluster) view: &'a View,
     /// What this node holds.
-    pub(super) own: &'a Holdings,
+    pub(in crate::cluster) own: &'a Holdings,
     /// What the others said.
-    pub(super) peers: &'a BTreeMap<NodeId, PeerHoldings>,
+    pub(in crate::cluster) peers: &'a BTreeMap<NodeId, PeerHoldings>,
     /// Slots that a fill is bringing already.
-    pub(super) filling: &'a SlotSet,
+    pub(in crate::cluster) filling: &'a SlotSet,
     /// Slots of which this node has entries.
-    pub(super) filled: &'a SlotSet,
+    pub(in crate::cluster) filled: &'a SlotSet,
 }
 
 /// What this node should do now.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(in crate::cluster) struct Plan {
     /// Slots to fill, by donor.
-    pub(super) fills: BTreeMap<NodeId, SlotSet>,
+    pub(in crate::cluster) fills: BTreeMap<NodeId, SlotSet>,
     /// Acting bits to ask for, by holder.
-    pub(super) releases: BTreeMap<NodeId, SlotSet>,
+    pub(in crate::cluster) releases: BTreeMap<NodeId, SlotSet>,
     /// Acting bits that nobody holds and that are this node's to take.
-    pub(super) takes: SlotSet,
+    pub(in crate::cluster) takes: SlotSet,
     /// Slots without any complete copy, of which this node declares its own complete.
-    pub(super) promotes: SlotSet,
+    pub(in crate::cluster) promotes: SlotSet,
     /// Slots that are not this node's any more and that everybody else has.
-    pub(super) drops: SlotSet,
+    pub(in crate::cluster) drops: SlotSet,
     /// Slots of this node's place on the ring, and how many of them are complete.
-    pub(super) assigned: usize,
+    pub(in crate::cluster) assigned: usize,
     /// How many of the assigned slots are complete.
-    pub(super) complete: usize,
+    pub(in crate::cluster) complete: usize,
     /// Slots this node acts for that have fewer complete copies than configured.
-    pub(super) under_replicated: usize,
+    pub(in crate::cluster) under_replicated: usize,
 }
 
 impl Plan {
     /// Whether every assigned slot is complete.
-    pub(super) fn is_complete(&self) -> bool {
+    pub(in crate::cluster) fn is_complete(&self) -> bool {
         self.complete == self.assigned
     }
 
     /// Whether nothing needs to move.
-    pub(super) fn is_idle(&self) -> bool {
+    pub(in crate::cluster) fn is_idle(&self) -> bool {
         self.fills.is_empty()
             && self.releases.is_empty()
             && self.takes.is_empty()
@@ -73,7 +73,7 @@ struct Claims<'a> {
 }
 
 /// Decides what this node should do now.
-pub(super) fn plan(known: &Known<'_>) -> Plan {
+pub(in crate::cluster) fn plan(known: &Known<'_>) -> Plan {
     let claims = Claims::new(known);
     let mut plan = Plan::default();
     for slot in Slot::all() {
@@ -236,3 +236,6 @@ fn is_under_replicated(claims: &Claims<'_>, slot: Slot) -> bool {
         .count();
     copies < usize::from(view.table.facts.replicas)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! What is planned in situations that are easily got wrong, on made-up clusters.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::members::{MemberInfo, MemberTable};
+use crate::types::{ClusterFacts, Generation, Identity, MemberState, NodeId, WallMillis, Weight};
+
+const GENERATION: Generation = Generation(1);
+
+/// A cluster of up to five nodes as node `me` sees it, with two copies of each slot.
+struct Scene {
+    table: MemberTable,
+    words: BTreeMap<NodeId, PeerHoldings>,
+    own: Holdings,
+    filling: SlotSet,
+    filled: SlotSet,
+}
+
+fn nothing() -> Holdings {
+    Holdings {
+        generation: GENERATION,
+        revision: 1,
+        acting: SlotSet::new(),
+        complete: SlotSet::new(),
+        in_transit: SlotSet::new(),
+        placement: 0,
+    }
+}
+
+impl Scene {
+    fn new(me: u128, phases: &[Phase]) -> Self {
+        let member = |(number, phase): (usize, &Phase)| MemberInfo {
+            identity: Identity {
+                node: NodeId(number as u128),
+                gossip: ([127, 0, 0, 1], 7400).into(),
+                generation: GENERATION,
+                revision: 0,
+                phase: *phase,
+                weight: Weight::DEFAULT,
+                zone: 0,
+            },
+            state: MemberState::Alive,
+            since: WallMillis(0),
+            removed: false,
+            meta: None,
+        };
+        let table = MemberTable {
+            me: NodeId(me),
+            members: phases.iter().enumerate().map(member).collect(),
+            facts: ClusterFacts {
+                name: "test".parse().expect("a valid name"),
+                replicas: 2,
+                virtual_nodes: 64,
+                ring_grace: Duration::from_secs(30),
+                tombstone_grace: Duration::from_hours(1),
+                revision: 1,
+                origin: 0,
+            },
+            formed: true,
+            waiting_for: String::new(),
+        };
+        let mut scene = Self {
+            table,
+            words: BTreeMap::new(),
+            own: nothing(),
+            filling: SlotSet::new(),
+            filled: SlotSet::new(),
+        };
+        for number in (0..phases.len() as u128).filter(|number| *number != me) {
+            scene.words.insert(NodeId(number), PeerHoldings { holdings: nothing(), fresh: true });
+        }
+        scene
+    }
+
+    fn state(mut self, number: usize, state: MemberState) -> Self {
+        self.table.members[number].state = state;
+        self
+    }
+
+    fn word(&mut self, number: u128) -> &mut Holdings {
+        if NodeId(number) == self.table.me {
+            return &mut self.own;
+        }
+        &mut self.words.get_mut(&NodeId(number)).expect("a node of the scene").holdings
+    }
+
+    fn view(&self) -> View {
+        View::build(Arc::new(self.table.clone()), &BTreeMap::new(), None)
+    }
+
+    /// Every slot is complete at its set, and its first member acts.
+    fn in_order(mut self) -> Self {
+        let placement = Arc::clone(&self.view().placement);
+        for slot in Slot::all() {
+            for (place, node) in placement.replica_set(slot).enumerate() {
+                self.word(node.0).complete.insert(slot);
+                if place == 0 {
+                    self.word(node.0).acting.insert(slot);
+                }
+            }
+        }
+        self
+    }
+
+    fn plan(&self) -> Plan {
+        plan(&Known {
+            view: &self.view(),
+            own: &self.own,
+            peers: &self.words,
+            filling: &self.filling,
+            filled: &self.filled,
+        })
+    }
+}
+
+const ACTIVE: [Phase; 3] = [Phase::Active; 3];
+
+#[test]
+fn nothing_moves_where_everything_is_in_order() {
+    let plan = Scene::new(0, &ACTIVE).in_order().plan();
+    assert!(plan.is_idle() && plan.is_complete());
+    assert_eq!(plan.under_replicated, 0);
+}
+
+#[test]
+fn a_joiner_fills_its_future_slots_from_whoever_acts() {
+    let mut scene = Scene::new(3, &[Phase::Active, Phase::Active, Phase::Active, Phase::Joining]);
+    scene = scene.in_order();
+    let first = scene.plan();
+    assert_eq!(first.fills.values().map(SlotSet::len).sum::<usize>(), first.assigned);
+    assert!(first.assigned > 0 && first.releases.is_empty() && first.takes.is_empty());
+    scene.filling = first.fills.into_values().next().expect("a donor");
+    let rest = scene.plan();
+    assert!(rest.fills.values().all(|slots| slots.iter().all(|s| !scene.filling.contains(s))));
+}
+
+#[test]
+fn a_dead_owners_slots_are_taken_by_the_next_complete_member_once_all_were_heard() {
+    let scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    let view = scene.view();
+    let second = |slot: &Slot| view.placement.replica_set(*slot).eq([NodeId(0), NodeId(1)]);
+    let expected: SlotSet = Slot::all().filter(second).collect();
+    assert!(!expected.is_empty());
+    assert_eq!(scene.plan().takes, expected);
+
+    let mut unheard = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    unheard.words.get_mut(&NodeId(2)).expect("a peer").fresh = false;
+    assert!(unheard.plan().takes.is_empty(), "somebody did not give its word");
+}
+
+#[test]
+fn a_suspect_owner_keeps_its_slots() {
+    let scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Suspect);
+    assert!(scene.plan().is_idle());
+}
+
+#[test]
+fn a_slot_on_its_way_to_somebody_is_taken_by_nobody() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    let free = scene.plan().takes;
+    let moving: SlotSet = free.iter().take(10).collect();
+    scene.word(2).in_transit = moving.clone();
+    let taken = scene.plan().takes;
+    assert_eq!(taken.len() + 10, free.len());
+    assert!(moving.iter().all(|slot| !taken.contains(slot)));
+}
+
+#[test]
+fn only_the_first_member_promotes_and_only_when_no_copy_can_be_left() {
+    let scene = |me| Scene::new(me, &[Phase::Returning; 3]);
+    let mut promoted: Vec<SlotSet> = (0..3).map(|me| scene(me).plan().promotes).collect();
+    assert_eq!(promoted.iter().map(SlotSet::len).sum::<usize>(), usize::from(SLOTS));
+    let first = promoted.remove(0);
+    assert!(promoted.iter().all(|other| other.iter().all(|slot| !first.contains(slot))));
+
+    let mut held = scene(0);
+    held.word(2).complete = SlotSet::full();
+    assert!(held.plan().promotes.is_empty(), "somebody has a copy");
+    let absent = scene(0).state(1, MemberState::Dead);
+    let view = absent.view();
+    let alone = |slot: &Slot| !view.placement.holds(NodeId(1), *slot);
+    assert!(absent.plan().promotes.iter().all(|slot| alone(&slot)), "an absent holder may return");
+}
+
+#[test]
+fn a_former_holder_keeps_a_slot_until_every_member_of_its_set_has_it() {
+    let mut scene = Scene::new(0, &ACTIVE).in_order();
+    let view = scene.view();
+    let foreign = Slot::all().find(|slot| !view.placement.holds(NodeId(0), *slot));
+    let foreign = foreign.expect("two copies on three nodes leave some out");
+    scene.own.complete.insert(foreign);
+    assert!(scene.plan().drops.contains(foreign));
+    let last = view.placement.replica_set(foreign).last().expect("a set of two");
+    scene.word(last.0).complete.remove(foreign);
+    assert!(!scene.plan().drops.contains(foreign));
+}
+
+#[test]
+fn a_returning_owner_asks_for_its_slots_only_when_it_is_active_again() {
+    let mut scene = Scene::new(0, &[Phase::Returning, Phase::Active, Phase::Active]).in_order();
+    let own = std::mem::take(&mut scene.own.acting);
+    let placement = Arc::clone(&scene.view().placement);
+    for slot in own.iter() {
+        let second = placement.replica_set(slot).nth(1).expect("a set of two");
+        scene.word(second.0).acting.insert(slot);
+    }
+    assert!(scene.plan().is_idle());
+    scene.table.members[0].identity.phase = Phase::Active;
+    let releases = scene.plan().releases;
+    assert_eq!(releases.values().map(SlotSet::len).sum::<usize>(), own.len());
+}
