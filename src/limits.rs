@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-// --- peers and lanes (facts: transport) -----------------------------------------------------
+// --- peers and lanes ----------------------------------------------------------------------------
 
 /// The largest payload that travels in a lane; above it a call has its own stream. The crossover
 /// was measured between 16 and 64 KiB.
@@ -28,7 +28,7 @@ pub const BULK_QUEUE_MAX: usize = 8;
 
 const _: () = assert!(LANE_PAYLOAD_MAX < LANE_QUEUED_MAX);
 
-// --- replication, fills and repair ----------------------------------------------------------
+// --- replication, fills and repair --------------------------------------------------------------
 
 /// Bytes of a replication batch at which it is closed; one larger item travels alone.
 pub const REPLICATION_BATCH_MAX: usize = 30 * 1024;
@@ -58,7 +58,7 @@ pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);
 
 const _: () = assert!(REPLICATION_BATCH_MAX < LANE_PAYLOAD_MAX);
 
-// --- commands over many slots ---------------------------------------------------------------
+// --- commands over many slots -------------------------------------------------------------------
 
 /// Parts of one fan-out that are under way at a time.
 pub const FAN_OUT_MAX: usize = 512;
@@ -68,12 +68,14 @@ pub const SCAN_SLOTS_MAX: u16 = 4096;
 
 /// Keys that one `SCAN` call looks at, whatever its `COUNT` says.
 pub const SCAN_COUNT_MAX: usize = 65_536;
-// --- ring -----------------------------------------------------------------------------------
+
+// --- ring ---------------------------------------------------------------------------------------
 
 /// Points on the ring at most, over all members and weights: 16 MiB of tokens. Where weights and
 /// `virtual_nodes` ask for more, every member gets fewer points per unit of weight.
 pub const RING_TOKENS_MAX: u32 = 1 << 20;
-// --- clients' requests and replies ----------------------------------------------------------
+
+// --- clients' requests and replies --------------------------------------------------------------
 
 /// The longest inline request, and the longest line that announces a length; as in Redis.
 pub const REQUEST_LINE_MAX: usize = 64 * 1024;
@@ -95,7 +97,8 @@ pub const REQUEST_BULK_MAX_BEFORE_AUTH: usize = 16 * 1024;
 pub const REPLY_DEPTH_MAX: usize = 32;
 
 const _: () = assert!(REQUEST_BYTES_MAX < u32::MAX as usize);
-// --- gossip and membership (facts: membership) ------------------------------------------------
+
+// --- gossip and membership ----------------------------------------------------------------------
 
 /// The largest gossip datagram, envelope included: it fits an Ethernet frame with room for a
 /// tunnel's headers, so it is never fragmented.
@@ -137,7 +140,8 @@ pub const DATAGRAM_BATCH: usize = 256;
 pub const PUSH_PULL_FANOUT: usize = 8;
 
 const _: () = assert!(GOSSIP_SENDERS_MAX >= 2 * 1000, "a restart of all members must fit");
-// --- admin HTTP -------------------------------------------------------------------------------
+
+// --- admin HTTP ---------------------------------------------------------------------------------
 
 /// Connections of one admin listener; further ones wait in the system's backlog. Scrapers and a
 /// few open status pages need a dozen.
@@ -153,7 +157,7 @@ pub const ADMIN_BODY_MAX: usize = 64 * 1024;
 /// The longest path of a unix socket: 108 bytes with the closing zero on Linux.
 pub const UNIX_PATH_MAX: usize = 107;
 
-// --- store ----------------------------------------------------------------------------------
+// --- store --------------------------------------------------------------------------------------
 
 /// Shards of a store: 64 locks are enough that threads seldom meet, and more of them cost memory.
 pub const STORE_SHARDS_MAX: usize = 64;
@@ -168,7 +172,7 @@ pub const STORE_SPARED_MAX: usize = 64;
 /// Evictions at one write towards the soft limit; the limit itself is always kept.
 pub const STORE_EVICT_STEP: usize = 16;
 
-// --- transport --------------------------------------------------------------------------------
+// --- transport ----------------------------------------------------------------------------------
 
 /// Large calls that one lane may have under way: each holds its whole payload. Below the number of
 /// streams that a peer accepts (`TRANSPORT_STREAMS`).
@@ -216,7 +220,7 @@ const _: () = assert!(LARGE_CALLS_MAX < TRANSPORT_STREAMS as usize);
 const _: () = assert!(CONNECTION_WINDOW as usize <= UDP_BUFFER);
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 
-// --- connections of clients -------------------------------------------------------------------
+// --- connections of clients ---------------------------------------------------------------------
 
 /// Requests that a connection runs before it writes their replies.
 pub const BATCH_REQUESTS_MAX: usize = 1024;

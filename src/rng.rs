@@ -28,11 +28,6 @@ impl Randomness {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).next_u64()
     }
 
-    /// A generator of its own, seeded from this one.
-    pub fn fork(&self) -> StdRng {
-        StdRng::seed_from_u64(self.next_u64())
-    }
-
     /// A random number below `bound`; 0 when `bound` is 0.
     pub fn below(&self, bound: u64) -> u64 {
         if bound == 0 { 0 } else { self.next_u64() % bound }

@@ -22,26 +22,41 @@ pub struct TaskGroup {
 #[derive(Debug)]
 struct Inner {
     stop: watch::Sender<bool>,
-    tasks: Mutex<Vec<(&'static str, JoinHandle<()>)>>,
+    tasks: Mutex<Tasks>,
 }
 
-/// How many finished handles may lie in a group before they are swept out.
+/// The tasks of a group that may still run, with their names.
+#[derive(Debug)]
+struct Tasks {
+    handles: Vec<(&'static str, JoinHandle<()>)>,
+    /// The number of handles at which finished ones are swept out.
+    sweep_at: usize,
+}
+
+/// A group of fewer handles is not swept: clients come and go, and each leaves one.
 const SWEEP_ABOVE: usize = 256;
+
+impl Tasks {
+    fn push(&mut self, name: &'static str, handle: JoinHandle<()>) {
+        if self.handles.len() >= self.sweep_at {
+            self.handles.retain(|(_, task)| !task.is_finished());
+            // So late that sweeping costs each task a constant, however many run.
+            self.sweep_at = SWEEP_ABOVE.max(2 * self.handles.len());
+        }
+        self.handles.push((name, handle));
+    }
+}
 
 impl TaskGroup {
     /// An empty group.
     pub fn new() -> Self {
-        Self { inner: Arc::new(Inner { stop: watch::Sender::new(false), tasks: Mutex::default() }) }
+        let tasks = Tasks { handles: Vec::new(), sweep_at: SWEEP_ABOVE };
+        Self { inner: Arc::new(Inner { stop: watch::Sender::new(false), tasks: tasks.into() }) }
     }
 
     /// Runs `future` as a task of the group on the current runtime.
     pub fn spawn(&self, name: &'static str, future: impl Future<Output = ()> + Send + 'static) {
-        let handle = spawn(name, future);
-        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        if tasks.len() >= SWEEP_ABOVE {
-            tasks.retain(|(_, task)| !task.is_finished());
-        }
-        tasks.push((name, handle));
+        lock(&self.inner.tasks).push(name, spawn(name, future));
     }
 
     /// Runs `future` as a task of the group on `executor`.
@@ -51,8 +66,7 @@ impl TaskGroup {
         name: &'static str,
         future: impl Future<Output = ()> + Send + 'static,
     ) {
-        let handle = executor.spawn(name, future);
-        lock(&self.inner.tasks).push((name, handle));
+        lock(&self.inner.tasks).push(name, executor.spawn(name, future));
     }
 
     /// A signal that fires when the group is told to stop.
@@ -69,10 +83,7 @@ impl TaskGroup {
     /// in the log.
     pub async fn stop_and_join(&self, grace: Duration) {
         self.stop();
-        let tasks = {
-            let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-            std::mem::take(&mut *tasks)
-        };
+        let tasks = std::mem::take(&mut lock(&self.inner.tasks).handles);
         let deadline = tokio::time::sleep(grace);
         tokio::pin!(deadline);
         for (name, mut task) in tasks {
@@ -92,8 +103,7 @@ impl TaskGroup {
     /// Aborts every task at once: a crash, as the simulator needs it.
     pub fn abort(&self) {
         self.stop();
-        let mut tasks = self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner);
-        for (_, task) in tasks.drain(..) {
+        for (_, task) in std::mem::take(&mut lock(&self.inner.tasks).handles) {
             task.abort();
         }
     }
@@ -110,11 +120,6 @@ impl Default for TaskGroup {
 pub struct Stop(watch::Receiver<bool>);
 
 impl Stop {
-    /// Whether the group was told to stop.
-    pub fn is_stopped(&self) -> bool {
-        *self.0.borrow()
-    }
-
     /// Waits until the group is told to stop, or is gone.
     pub async fn stopped(&mut self) {
         let _gone_counts_as_stopped = self.0.wait_for(|stopped| *stopped).await;

@@ -154,12 +154,6 @@ impl Shared {
         self.link(node).map_or(0, |link| link.queued_bytes())
     }
 
-    /// The placement ids that the others gave, in no order of time.
-    pub fn peer_placements(&self) -> Vec<(NodeId, u64)> {
-        let peers = self.holdings.peers();
-        peers.iter().map(|(node, word)| (*node, word.holdings.placement)).collect()
-    }
-
     /// The slots of a range that this node holds or should hold.
     pub fn slot_reports(&self, slots: impl Iterator<Item = Slot>) -> Vec<SlotReport> {
         let view = self.view.load();

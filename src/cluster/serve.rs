@@ -133,15 +133,23 @@ impl Shared {
     /// a complete holder.
     fn apply_batch(&self, from: NodeId, batch: &[u8]) -> Vec<Applied> {
         let mut outcomes: Vec<Applied> = Vec::new();
+        let mut records = 0;
         for item in replication::items(batch) {
             match item {
-                Ok(item) => outcomes.push(self.apply(from, &item)),
+                Ok(item) => {
+                    let outcome = self.apply(from, &item);
+                    let merged = matches!(outcome, Applied::Complete | Applied::Incomplete);
+                    let is_record = matches!(item.happened, Happened::Record(_));
+                    records += u64::from(merged && is_record);
+                    outcomes.push(outcome);
+                }
                 Err(error) => {
                     tracing::warn!(node = %from, %error, "replication batch is damaged");
                     break;
                 }
             }
         }
+        self.metrics.store.writes_replica.increment(records);
         if outcomes.iter().all(|outcome| *outcome == Applied::Complete) {
             outcomes.clear();
         }

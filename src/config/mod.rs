@@ -47,7 +47,8 @@ pub struct Config {
 impl Config {
     /// A node on loopback with ports that the system gives, defaults for everything else, and
     /// 64 MiB: what an embedding program or a test begins with and changes.
-    pub fn on_loopback(name: NodeName, data_dir: PathBuf) -> Self {
+    pub fn on_loopback(name: NodeName, data_dir: impl Into<PathBuf>) -> Self {
+        let data_dir = data_dir.into();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let machine = Machine {
             host_name: name.to_string(),

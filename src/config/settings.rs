@@ -25,6 +25,8 @@ pub mod keys {
     pub const CLIENT_LISTEN: &str = "client.listen";
     /// The ports of cluster clients.
     pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
+    /// The file of the clients' password.
+    pub const PASSWORD_FILE: &str = "client.password_file";
     /// The gossip port.
     pub const GOSSIP_LISTEN: &str = "gossip.listen";
     /// The QUIC port.

@@ -302,9 +302,4 @@ impl Membership {
     pub fn member(&self, node: NodeId) -> Option<&Member> {
         self.table.get(node)
     }
-
-    /// Whether no other member is alive as far as this node knows.
-    pub fn is_alone(&self) -> bool {
-        self.swim.num_members() == 0
-    }
 }

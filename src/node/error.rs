@@ -42,9 +42,6 @@ pub enum Error {
     /// A thread could not be started.
     #[error("cannot start a thread: {0}")]
     Thread(std::io::Error),
-    /// The cluster refused this node. It has stopped; the text says what to change.
-    #[error("{0}")]
-    Refused(String),
     /// The command was answered with an error; the text is the reply's.
     #[error("{0}")]
     Command(String),

@@ -7,10 +7,11 @@
 //!
 //! In a simulation, and wherever a caller asks for it, both are the caller's one runtime.
 
-mod addresses;
 mod backend;
 mod client;
 mod error;
+mod ground;
+mod ports;
 mod shards;
 mod source;
 mod start;

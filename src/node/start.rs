@@ -4,36 +4,27 @@
 //! anything is told to anyone; then admin answers (alive, not ready), peers and gossip start, and
 //! clients are accepted once the node is part of a cluster with an active member.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::admin;
-use crate::admin::status::Addresses;
-use crate::clock::{SharedClock, SystemClock};
-use crate::cluster::{self, ClusterOptions, ClusterParts, MemberPort, PeerService};
-use crate::config::{Config, MemoryPolicy};
-use crate::gossip::GossipSocket;
-use crate::hlc::Hlc;
-use crate::limits::{STORE_SHARDS_MAX, UDP_BUFFER};
-use crate::members::{MemberCodec, Members, MembersOptions, MembersParts, Resolve};
-use crate::membership::{GossipKey, KeyRing};
+use crate::clock::SystemClock;
+use crate::cluster::{self, MemberPort, PeerService};
+use crate::config::Config;
+use crate::members::{Members, MembersParts, Resolve};
 use crate::metrics::Metrics;
 use crate::net::{Net, TcpListener};
-use crate::peers::{Caller, Directory};
-use crate::persist::{DirectoryStorage, NodeFile, Seed, Storage};
+use crate::peers::Directory;
+use crate::persist::{DirectoryStorage, NodeFile, Seed};
 use crate::rng::Randomness;
 use crate::server::{Port, Server};
-use crate::store::{Policy, Store, StoreOptions};
 use crate::tasks::{BoxFuture, Executor, Latch, TaskGroup};
-use crate::tls::Secret;
-use crate::transport::{Transport, TransportOptions};
-use crate::types::{ByteSize, ClusterFacts, Identity, MemberState, NodeId, NodeMeta, Phase};
-use crate::wire::member::{MemberAnswer, MemberRequest};
-use crate::wire::message::{Request, Response};
+use crate::transport::Transport;
+use crate::types::{MemberState, NodeId, Phase};
 
-use super::addresses::{advertised, route_to};
 use super::backend::FrontEnd;
 use super::client::ShardHandle;
+use super::ground::Ground;
+use super::ports::Ports;
 use super::shards::{Threads, default_shards};
 use super::source::NodeSource;
 use super::{Error, Inner, Node, Seams};
@@ -69,87 +60,44 @@ pub(super) async fn on_caller(config: Config, seams: Seams) -> Result<Node, Erro
     Ok(Node { inner, _threads: Threads::Caller })
 }
 
-/// Ports that are bound and not served yet.
-struct Ports {
-    client: Vec<TcpListener>,
-    cluster: Vec<TcpListener>,
-    gossip: GossipSocket,
-    /// `None` in a simulation, where there is no HTTP.
-    admin: Option<admin::Bound>,
-}
-
 async fn start(
     config: Config,
     seams: Seams,
     control: Executor,
     shards: Vec<Executor>,
 ) -> Result<Arc<Inner>, Error> {
-    let Seams { net, clock, rng, storage } = seams;
-    let secret = secret(&config)?;
-    let file = node_file(&*storage, &clock, &rng)?;
+    let ground = Ground::lay(config, seams)?;
     let (metrics, recorder) = Metrics::new();
     let tasks = TaskGroup::new();
-    let ports = bind(&config, net).await?;
-    let route = route(&config, net).await;
-    let me = Caller { node: file.node, generation: file.generation };
-
-    let identity_address = bound(ports.gossip.local_addr(), "gossip.listen", config.gossip.listen)?;
-    let gossip = advertised(config.gossip.advertise, identity_address, route);
-    let peer_socket = config.peer.listen;
+    let ports = Ports::bind(&ground.config, ground.seams.net).await?;
     let directory = Arc::new(LateDirectory::default());
-    let transport = Arc::new(Transport::bind(TransportOptions {
-        net,
-        listen: peer_socket,
-        own: me,
-        cluster: config.cluster.name.clone(),
-        secret: secret.clone(),
-        directory: Arc::clone(&directory) as Arc<dyn Directory>,
-        clock: Arc::clone(&clock),
-        rng: rng.clone(),
-        metrics: metrics.transport.clone(),
-        tasks: tasks.clone(),
-        lanes: config.peer.lanes,
-        max_mtu: config.peer.max_mtu,
-        disable_gso: config.peer.disable_gso,
-    })?);
-    let addresses = addresses(&config, &ports, gossip, transport.local_addr(), route)?;
-    let (members, service) =
-        Members::prepare(members_options(&config, &file, addresses, &secret, &storage));
+    let known: Arc<dyn Directory> = Arc::clone(&directory) as Arc<dyn Directory>;
+    let transport = Arc::new(Transport::bind(ground.transport(known, &metrics, &tasks))?);
+    let addresses = ports.addresses(&ground.config, transport.local_addr()).await?;
+    let (members, service) = Members::prepare(ground.members(addresses));
     directory.set(members.clone());
 
-    let store = Arc::new(store(&config, &secret, &clock, &file));
-    let shared = cluster::Shared::new(
-        cluster_options(&config, me),
-        ClusterParts {
-            store,
-            clock: Arc::clone(&clock),
-            rng: rng.clone(),
-            metrics: metrics.clone(),
-            table: members.table(),
-        },
-    );
+    let parts = ground.cluster_parts(&metrics, members.table());
+    let shared = cluster::Shared::new(ground.cluster_options(), parts);
     let port: Arc<dyn MemberPort> = Arc::new(members.clone());
     let control_peers = transport.peers(0)?;
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
-
+    let Ground { config, seams: Seams { net, clock, rng, storage }, file, password, .. } = ground;
+    let server =
+        Server::new(config.client.clone(), password, Arc::clone(&clock), metrics.server.clone());
     let inner = Arc::new(Inner {
-        me: me.node,
-        generation: me.generation,
+        me: file.node,
+        generation: file.generation,
         started: clock.now(),
         clock: Arc::clone(&clock),
         recorder,
         addresses,
-        members: members.clone(),
-        transport: Arc::clone(&transport),
+        members,
+        transport,
         control: control_cache,
         shards: handles.into(),
-        server: Server::new(
-            config.client.clone(),
-            password(&config)?,
-            Arc::clone(&clock),
-            metrics.server.clone(),
-        ),
+        server,
         tasks: tasks.clone(),
         storage,
         stopping: Latch::new(),
@@ -168,7 +116,7 @@ async fn start(
         peers: control_peers,
         resolver: Arc::new(NetResolver(net)),
         metrics: inner.metrics.gossip.clone(),
-        tasks: tasks.clone(),
+        tasks,
     });
     run(&inner, file, &port, &control);
     accept_clients(&inner, ports.client, ports.cluster);
@@ -246,230 +194,6 @@ async fn keep_file(inner: Arc<Inner>, mut file: NodeFile) {
             () = stop.stopped() => return,
             () = tokio::time::sleep(std::time::Duration::from_millis(CLOCK_RESERVE_MILLIS / 2)) => {}
         }
-    }
-}
-
-fn secret(config: &Config) -> Result<Secret, Error> {
-    match &config.security.secret_file {
-        Some(path) => Ok(Secret::read(path)?),
-        None => Ok(Secret::development()),
-    }
-}
-
-fn password(config: &Config) -> Result<Option<crate::server::Password>, Error> {
-    let Some(path) = &config.client.password_file else { return Ok(None) };
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        Error::Settings(format!("client.password_file {}: {error}", path.display()))
-    })?;
-    match crate::server::Password::from_text(&text) {
-        Some(password) => Ok(Some(password)),
-        None => Err(Error::Settings(format!("client.password_file {}: empty", path.display()))),
-    }
-}
-
-fn node_file(
-    storage: &dyn Storage,
-    clock: &SharedClock,
-    rng: &Randomness,
-) -> Result<NodeFile, Error> {
-    let new_id = || NodeId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
-    Ok(NodeFile::begin(storage, clock.wall(), new_id)?)
-}
-
-async fn bind(config: &Config, net: Net) -> Result<Ports, Error> {
-    let tcp = |what: &'static str, address: SocketAddr| {
-        net.bind_tcp(address).map_err(|source| Error::Bind { what, address, source })
-    };
-    let mut client = Vec::new();
-    for address in &config.client.listen {
-        client.push(tcp("client.listen", *address)?);
-    }
-    let mut cluster = Vec::new();
-    for address in cluster_listen(config, &client)? {
-        cluster.push(tcp("client.cluster_listen", address)?);
-    }
-    let gossip = config.gossip.listen;
-    let socket = net.bind_udp(gossip, UDP_BUFFER).map_err(|source| Error::Bind {
-        what: "gossip.listen",
-        address: gossip,
-        source,
-    })?;
-    let admin =
-        if net.is_simulated() { None } else { Some(admin::Bound::bind(&config.admin).await?) };
-    Ok(Ports { client, cluster, gossip: GossipSocket::new(socket), admin })
-}
-
-/// Where cluster clients are served: as set, else the client port + 10000, else any port.
-fn cluster_listen(config: &Config, client: &[TcpListener]) -> Result<Vec<SocketAddr>, Error> {
-    if !config.client.cluster_listen.is_empty() {
-        return Ok(config.client.cluster_listen.clone());
-    }
-    config
-        .client
-        .listen
-        .iter()
-        .zip(client)
-        .map(|(wanted, listener)| {
-            let mut address = bound(listener.local_addr(), "client.listen", *wanted)?;
-            let beside = if wanted.port() == 0 { None } else { wanted.port().checked_add(10_000) };
-            address.set_port(beside.unwrap_or(0));
-            Ok(address)
-        })
-        .collect()
-}
-
-fn bound(
-    address: std::io::Result<SocketAddr>,
-    what: &'static str,
-    wanted: SocketAddr,
-) -> Result<SocketAddr, Error> {
-    address.map_err(|source| Error::Bind { what, address: wanted, source })
-}
-
-/// This host's address on the way to the first seed that resolves.
-async fn route(config: &Config, net: Net) -> Option<IpAddr> {
-    for seed in &config.cluster.join {
-        let resolved = net.resolve(&crate::config::seed_address(seed)).await;
-        if let Some(target) = resolved.ok().and_then(|found| found.first().copied()) {
-            return if net.is_simulated() { None } else { route_to(target) };
-        }
-    }
-    None
-}
-
-fn addresses(
-    config: &Config,
-    ports: &Ports,
-    gossip: SocketAddr,
-    peer: SocketAddr,
-    route: Option<IpAddr>,
-) -> Result<Addresses, Error> {
-    let first = |listeners: &[TcpListener], what: &'static str| match listeners.first() {
-        Some(listener) => bound(listener.local_addr(), what, config.gossip.listen),
-        None => Err(Error::Settings(format!("{what} names no address"))),
-    };
-    let client = first(&ports.client, "client.listen")?;
-    let cluster = first(&ports.cluster, "client.cluster_listen")?;
-    let admin = ports.admin.as_ref().and_then(|admin| admin.addresses().first().copied());
-    Ok(Addresses {
-        client: advertised(config.client.advertise, client, route),
-        cluster: advertised(config.client.cluster_advertise, cluster, route),
-        gossip,
-        peer: advertised(config.peer.advertise, peer, route),
-        admin: admin.map(|admin| advertised(None, admin, route)),
-    })
-}
-
-fn members_options(
-    config: &Config,
-    file: &NodeFile,
-    addresses: Addresses,
-    secret: &Secret,
-    storage: &Arc<dyn Storage>,
-) -> MembersOptions {
-    let was_member = file.facts.is_some();
-    let phase = if was_member { Phase::Returning } else { Phase::Joining };
-    let zone = config.node.zone.as_ref();
-    let identity = Identity {
-        node: file.node,
-        gossip: addresses.gossip,
-        generation: file.generation,
-        revision: 0,
-        phase,
-        weight: config.node.weight,
-        zone: zone.map_or(0, crate::types::Zone::tag),
-    };
-    let meta = NodeMeta {
-        node: file.node,
-        generation: file.generation,
-        revision: 0,
-        name: config.node.name.clone(),
-        zone: zone.cloned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        peer: addresses.peer,
-        client: addresses.client,
-        cluster: addresses.cluster,
-        admin: addresses.admin,
-    };
-    let cluster = &config.cluster;
-    let wished = ClusterFacts {
-        name: cluster.name.clone(),
-        replicas: cluster.replicas,
-        virtual_nodes: cluster.virtual_nodes,
-        ring_grace: cluster.ring_grace,
-        tombstone_grace: cluster.tombstone_grace,
-        revision: 0,
-        origin: file.node.tag(),
-    };
-    let kept = file.facts.clone().filter(|facts| facts.name == cluster.name);
-    let (kept_file, storage) = (file.clone(), Arc::clone(storage));
-    MembersOptions {
-        identity,
-        meta,
-        profile: config.gossip.profile,
-        probe_interval: config.gossip.probe_interval,
-        key_ring: KeyRing::new(
-            cluster.name.clone(),
-            0,
-            GossipKey::new(*secret.gossip_key(&cluster.name)),
-        ),
-        facts: kept.unwrap_or(wished),
-        seeds: cluster.join.iter().map(|seed| crate::config::seed_address(seed)).collect(),
-        last_known: file.members.iter().map(|seed| seed.peer).collect(),
-        form: cluster.form,
-        codec: MemberCodec { encode: encode_member, decode: decode_member },
-        on_identity: Box::new(move |identity| {
-            // A renewed generation must be on disk before its first packet.
-            let mut file = kept_file.clone();
-            file.generation = file.generation.max(identity.generation);
-            if let Err(error) = file.write(&*storage) {
-                tracing::error!(%error, "node file could not be written");
-            }
-        }),
-    }
-}
-
-fn encode_member(request: MemberRequest) -> bytes::Bytes {
-    Request::Member(request).encode()
-}
-
-fn decode_member(bytes: &[u8]) -> Option<MemberAnswer> {
-    match Response::decode(bytes)? {
-        Response::Member(answer) => Some(answer),
-        _ => None,
-    }
-}
-
-fn store(config: &Config, secret: &Secret, clock: &SharedClock, file: &NodeFile) -> Store {
-    let seed = secret.digest_seed(&config.cluster.name);
-    let policy = match config.memory.policy {
-        MemoryPolicy::Evict => Policy::Evict,
-        MemoryPolicy::Refuse => Policy::Refuse,
-    };
-    let store = Store::new(StoreOptions {
-        shards: STORE_SHARDS_MAX,
-        limit: config.memory.limit,
-        policy,
-        digest_seed: seed,
-        hash_seed: seed.rotate_left(32),
-    });
-    let floor = file.clock_high.max(crate::hlc::reading_at(clock.wall()));
-    for index in 0..store.shards() {
-        *store.lock_shard(index).clock_mut() = Hlc::starting_above(floor);
-    }
-    store
-}
-
-fn cluster_options(config: &Config, me: Caller) -> ClusterOptions {
-    ClusterOptions {
-        me: me.node,
-        generation: me.generation,
-        acks: config.cluster.acks,
-        acks_shortfall: config.cluster.acks_shortfall,
-        call_timeout: config.peer.call_timeout,
-        op_timeout: config.client.op_timeout,
-        sync_rate: ByteSize(config.peer.sync_rate.0),
-        max_value: config.client.max_value_size,
     }
 }
 

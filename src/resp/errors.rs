@@ -46,19 +46,9 @@ pub fn try_again(why: &str) -> String {
     format!("TRYAGAIN {why}")
 }
 
-/// Certainly not executed: the cluster cannot serve the slot.
-pub fn cluster_down(why: &str) -> String {
-    format!("CLUSTERDOWN {why}")
-}
-
 /// The write may have been executed or not.
 pub fn outcome_unknown(why: &str) -> String {
     format!("ERR outcome unknown: {why}")
-}
-
-/// The number of arguments is not what the command takes. `name` is the full one: `client|id`.
-pub fn wrong_arity(name: &str) -> String {
-    format!("ERR wrong number of arguments for '{name}' command")
 }
 
 /// There is no such command. The bytes that the client sent are quoted as they are.

@@ -80,7 +80,6 @@ pub struct Placement {
     /// `width` member indexes for each slot.
     table: Vec<u16>,
     width: usize,
-    replicas: u8,
     sharing_zone: usize,
     id: PlacementId,
 }
@@ -104,7 +103,7 @@ impl Placement {
                 sharing_zone += usize::from(walk.place(slot, &mut table));
             }
         }
-        Self { members, table, width, replicas, sharing_zone, id }
+        Self { members, table, width, sharing_zone, id }
     }
 
     /// The placement without members.
@@ -158,11 +157,6 @@ impl Placement {
     /// How many slots have two copies in one zone.
     pub const fn sharing_zone(&self) -> usize {
         self.sharing_zone
-    }
-
-    /// How many copies were asked for; a replica set is smaller where there are fewer members.
-    pub const fn replicas_configured(&self) -> u8 {
-        self.replicas
     }
 }
 

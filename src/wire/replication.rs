@@ -11,10 +11,10 @@ use crate::types::{Db, RecordRef, Slot, Term, Version};
 use super::snapshot::{DecodeError, Reader, put_bytes, put_record};
 
 const RECORD: u8 = 1;
-const DROP: u8 = 2;
+const EVICTED: u8 = 2;
 const FLOOR: u8 = 3;
 const FILLED: u8 = 4;
-const DROP_HASH: u8 = 5;
+const ABSENT: u8 = 5;
 const CURSOR_END: u8 = 6;
 const DECLINED: u8 = 7;
 
@@ -75,10 +75,10 @@ pub struct Item<'a> {
 pub fn put_item(out: &mut Vec<u8>, item: &Item<'_>) {
     let kind = match item.happened {
         Happened::Record(_) => RECORD,
-        Happened::Evicted { .. } => DROP,
+        Happened::Evicted { .. } => EVICTED,
         Happened::Floor { .. } => FLOOR,
         Happened::Filled { .. } => FILLED,
-        Happened::Absent { .. } => DROP_HASH,
+        Happened::Absent { .. } => ABSENT,
         Happened::CursorEnd { .. } => CURSOR_END,
         Happened::Declined => DECLINED,
     };
@@ -128,8 +128,8 @@ fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, DecodeError> {
     let term = Term { counter: reader.u16()?, holder: reader.u32()? };
     let happened = match kind {
         RECORD => Happened::Record(reader.record()?),
-        DROP => Happened::Evicted { version: reader.version()?, key: reader.bytes()? },
-        DROP_HASH => Happened::Absent { version: reader.version()?, hash: reader.u64()? },
+        EVICTED => Happened::Evicted { version: reader.version()?, key: reader.bytes()? },
+        ABSENT => Happened::Absent { version: reader.version()?, hash: reader.u64()? },
         FLOOR => {
             let db = match reader.u8()? {
                 u8::MAX => None,

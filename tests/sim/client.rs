@@ -40,7 +40,7 @@ impl Client {
         };
         let mut request = format!("*{}\r\n", args.len());
         for arg in args {
-            request.push_str(&format!("${}\r\n{arg}\r\n", arg.len()));
+            request += &format!("${}\r\n{arg}\r\n", arg.len());
         }
         stream.write_all(request.as_bytes()).await?;
         let line = read_line(stream).await?;

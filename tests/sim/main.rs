@@ -6,6 +6,8 @@
 //! `CHICKADEE_SEEDS=200 cargo test --features simulation --test sim` runs more of them,
 //! `CHICKADEE_SEED=17` one.
 
+#![expect(clippy::panic, reason = "a broken promise fails the test with its seed")]
+
 mod client;
 mod world;
 
@@ -28,10 +30,8 @@ fn seeds() -> Vec<u64> {
 fn run(seed: u64) -> Outcome {
     let thread = std::thread::Builder::new().name(format!("seed {seed}"));
     let run = thread.spawn(move || World::new(seed).run()).expect("a thread can be started");
-    match run.join() {
-        Ok(outcome) => outcome,
-        Err(_) => panic!("seed {seed} failed: CHICKADEE_SEED={seed} repeats it"),
-    }
+    let outcome = run.join().ok();
+    outcome.unwrap_or_else(|| panic!("seed {seed} failed: CHICKADEE_SEED={seed} repeats it"))
 }
 
 #[test]

@@ -25,9 +25,9 @@ const GOSSIP_PORT: u16 = 7400;
 /// 2026-11-21, when the simulated worlds begin.
 const EPOCH: WallMillis = WallMillis(1_795_219_200_000);
 /// How long the client writes.
-const WRITING: Duration = Duration::from_secs(60);
+const WRITING: Duration = Duration::from_mins(1);
 /// How long the cluster may take to settle at the end.
-const SETTLING: Duration = Duration::from_secs(60);
+const SETTLING: Duration = Duration::from_mins(1);
 
 /// Something that goes wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl World {
             .tick_duration(Duration::from_millis(1))
             .min_message_latency(Duration::from_micros(100))
             .max_message_latency(Duration::from_millis(3))
-            .simulation_duration(Duration::from_secs(600))
+            .simulation_duration(Duration::from_mins(10))
             .udp_capacity(4096)
             .tcp_capacity(4096)
             .build();

@@ -1,0 +1,150 @@
+//! The ports of a node: all are bound before anything is told to anyone, and then it is settled
+//! which addresses the others are told.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+
+use crate::admin;
+use crate::admin::status::Addresses;
+use crate::config::settings::keys;
+use crate::config::{Config, seed_address};
+use crate::gossip::GossipSocket;
+use crate::limits::UDP_BUFFER;
+use crate::net::{Net, TcpListener};
+
+use super::Error;
+
+/// Ports that are bound and not served yet. The peer port belongs to the transport.
+pub(super) struct Ports {
+    pub(super) client: Vec<TcpListener>,
+    pub(super) cluster: Vec<TcpListener>,
+    pub(super) gossip: GossipSocket,
+    /// `None` in a simulation, where there is no HTTP.
+    pub(super) admin: Option<admin::Bound>,
+    net: Net,
+}
+
+impl Ports {
+    /// Binds every port that the settings name.
+    pub(super) async fn bind(config: &Config, net: Net) -> Result<Self, Error> {
+        let tcp = |what: &'static str, address: SocketAddr| {
+            net.bind_tcp(address).map_err(|source| Error::Bind { what, address, source })
+        };
+        let mut client = Vec::new();
+        for address in &config.client.listen {
+            client.push(tcp(keys::CLIENT_LISTEN, *address)?);
+        }
+        let mut cluster = Vec::new();
+        for address in cluster_listen(config, &client)? {
+            cluster.push(tcp(keys::CLUSTER_LISTEN, address)?);
+        }
+        let (what, address) = (keys::GOSSIP_LISTEN, config.gossip.listen);
+        let gossip = net.bind_udp(address, UDP_BUFFER).map_err(|source| Error::Bind {
+            what,
+            address,
+            source,
+        })?;
+        let admin =
+            if net.is_simulated() { None } else { Some(admin::Bound::bind(&config.admin).await?) };
+        Ok(Self { client, cluster, gossip: GossipSocket::new(gossip), admin, net })
+    }
+
+    /// The addresses to tell the others; `peer` is where the transport is bound.
+    pub(super) async fn addresses(
+        &self,
+        config: &Config,
+        peer: SocketAddr,
+    ) -> Result<Addresses, Error> {
+        let route = self.route(config).await;
+        let first = |listeners: &[TcpListener], what: &'static str| match listeners.first() {
+            Some(listener) => bound(listener.local_addr(), what, config.gossip.listen),
+            None => Err(Error::Settings(format!("{what} names no address"))),
+        };
+        let client = first(&self.client, keys::CLIENT_LISTEN)?;
+        let cluster = first(&self.cluster, keys::CLUSTER_LISTEN)?;
+        let gossip = bound(self.gossip.local_addr(), keys::GOSSIP_LISTEN, config.gossip.listen)?;
+        let admin = self.admin.as_ref().and_then(|admin| admin.addresses().first().copied());
+        Ok(Addresses {
+            client: advertised(config.client.advertise, client, route),
+            cluster: advertised(config.client.cluster_advertise, cluster, route),
+            gossip: advertised(config.gossip.advertise, gossip, route),
+            peer: advertised(config.peer.advertise, peer, route),
+            admin: admin.map(|admin| advertised(None, admin, route)),
+        })
+    }
+
+    /// This host's address on the way to the first seed that resolves.
+    async fn route(&self, config: &Config) -> Option<IpAddr> {
+        for seed in &config.cluster.join {
+            let resolved = self.net.resolve(&seed_address(seed)).await;
+            if let Some(target) = resolved.ok().and_then(|found| found.first().copied()) {
+                return if self.net.is_simulated() { None } else { route_to(target) };
+            }
+        }
+        None
+    }
+}
+
+/// Where cluster clients are served: as set, else the client port + 10000, else any port.
+fn cluster_listen(config: &Config, client: &[TcpListener]) -> Result<Vec<SocketAddr>, Error> {
+    if !config.client.cluster_listen.is_empty() {
+        return Ok(config.client.cluster_listen.clone());
+    }
+    config
+        .client
+        .listen
+        .iter()
+        .zip(client)
+        .map(|(wanted, listener)| {
+            let mut address = bound(listener.local_addr(), keys::CLIENT_LISTEN, *wanted)?;
+            let beside = if wanted.port() == 0 { None } else { wanted.port().checked_add(10_000) };
+            address.set_port(beside.unwrap_or(0));
+            Ok(address)
+        })
+        .collect()
+}
+
+fn bound(
+    address: io::Result<SocketAddr>,
+    what: &'static str,
+    wanted: SocketAddr,
+) -> Result<SocketAddr, Error> {
+    address.map_err(|source| Error::Bind { what, address: wanted, source })
+}
+
+/// The address to tell the others for a socket that is bound to `bound`: what the settings say, with
+/// the real port where they say 0; else the bound address, with `route` in the place of an
+/// unspecified one.
+fn advertised(
+    configured: Option<SocketAddr>,
+    bound: SocketAddr,
+    route: Option<IpAddr>,
+) -> SocketAddr {
+    let wanted = configured.unwrap_or(bound);
+    let replaced = route.filter(|_| wanted.ip().is_unspecified());
+    let port = if wanted.port() == 0 { bound.port() } else { wanted.port() };
+    SocketAddr::new(replaced.unwrap_or_else(|| wanted.ip()), port)
+}
+
+/// The address from which this host reaches `target`, by its routing table; no packet is sent.
+fn route_to(target: SocketAddr) -> Option<IpAddr> {
+    let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unspecified_address_is_never_told() {
+        let bound: SocketAddr = "0.0.0.0:7401".parse().unwrap();
+        let route = Some("10.0.0.3".parse().unwrap());
+        assert_eq!(advertised(None, bound, route), "10.0.0.3:7401".parse().unwrap());
+        let set = Some("192.0.2.1:0".parse().unwrap());
+        assert_eq!(advertised(set, bound, route), "192.0.2.1:7401".parse().unwrap());
+        assert_eq!(route_to("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
+    }
+}
