@@ -50,6 +50,9 @@ struct Queue {
     /// The groups of the batch that is under way.
     sent: VecDeque<Queued>,
     sending: bool,
+    /// Groups ever queued, and how many of them were answered or given up.
+    queued: u64,
+    settled: u64,
 }
 
 /// The items that one operation left for a holder of its slot.
@@ -213,13 +216,20 @@ impl Link {
         }
         queue.waiting.extend_from_slice(&group.bytes);
         let end = queue.waiting.len();
+        queue.queued += 1;
         queue.groups.push_back(Queued { end, count: group.count, tally: tally.cloned() });
         self.queued_bytes.fetch_add(group.bytes.len(), Ordering::Relaxed);
         !std::mem::replace(&mut queue.sending, true)
     }
 
-    /// Waits until the queues of these store shards are empty; `false` if one was dropped.
-    pub(super) async fn drain(&self, indexes: &[usize], since_drops: u64) -> bool {
+    /// Where the queues of these store shards end now.
+    pub(super) fn ends(&self, indexes: impl IntoIterator<Item = usize>) -> Vec<(usize, u64)> {
+        indexes.into_iter().map(|index| (index, lock(&self.queues[index]).queued)).collect()
+    }
+
+    /// Waits until everything up to these ends was answered, whatever is queued behind it; `false`
+    /// if a queue was dropped.
+    pub(super) async fn drain(&self, ends: &[(usize, u64)], since_drops: u64) -> bool {
         loop {
             let notified = self.drained.notified();
             tokio::pin!(notified);
@@ -227,7 +237,7 @@ impl Link {
             if self.drops() != since_drops {
                 return false;
             }
-            if indexes.iter().all(|index| !lock(&self.queues[*index]).sending) {
+            if ends.iter().all(|(index, end)| lock(&self.queues[*index]).settled >= *end) {
                 return true;
             }
             notified.await;
@@ -236,17 +246,15 @@ impl Link {
 
     fn take(&self, index: usize) -> Option<Batch> {
         let mut queue = lock(&self.queues[index]);
-        let Some(bytes) = queue.take_batch() else {
-            queue.sending = false;
-            drop(queue);
-            self.drained.notify_waiters();
-            return None;
-        };
-        Some(Batch { bytes })
+        let batch = queue.take_batch();
+        queue.sending = batch.is_some();
+        batch.map(|bytes| Batch { bytes })
     }
 
     /// Everything of a queue is given up: its slots are dirty.
     fn drop_queue(&self, index: usize) {
+        // Before the groups count as settled: who waits for them must see the drop.
+        self.drops.fetch_add(1, Ordering::SeqCst);
         let (bytes, groups) = lock(&self.queues[index]).clear_waiting();
         if bytes.is_empty() {
             return;
@@ -271,11 +279,18 @@ impl Link {
 
     /// The batch under way has its answer, or is given up for good (`None`).
     fn settle(&self, index: usize, batch: &Batch, outcomes: Option<&[Applied]>) {
-        let groups = std::mem::take(&mut lock(&self.queues[index]).sent);
-        self.queued_bytes.fetch_sub(batch.bytes.len(), Ordering::Relaxed);
         if outcomes.is_none() {
+            // Before the groups count as settled: who waits for them must see the drop.
             self.mark_dirty(&batch.bytes);
         }
+        let groups = {
+            let mut queue = lock(&self.queues[index]);
+            let groups = std::mem::take(&mut queue.sent);
+            queue.settled += groups.len() as u64;
+            groups
+        };
+        self.drained.notify_waiters();
+        self.queued_bytes.fetch_sub(batch.bytes.len(), Ordering::Relaxed);
         let mut items = 0;
         for group in groups {
             items += group.count;
@@ -315,7 +330,9 @@ impl Queue {
     }
 
     fn clear_waiting(&mut self) -> (Vec<u8>, VecDeque<Queued>) {
-        (std::mem::take(&mut self.waiting), std::mem::take(&mut self.groups))
+        let groups = std::mem::take(&mut self.groups);
+        self.settled += groups.len() as u64;
+        (std::mem::take(&mut self.waiting), groups)
     }
 
     fn give_up_waiting(&mut self) {

@@ -61,8 +61,9 @@ impl PeerService {
             released.iter().map(|given| shared.store.shard_index(given.slot)).collect();
         queues.sort_unstable();
         queues.dedup();
+        let ends = link.ends(queues);
         Served::Later(Box::pin(async move {
-            let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&queues, drops)).await;
+            let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
             if drained == Some(true) {
                 return Response::Released(released).encode();
             }
