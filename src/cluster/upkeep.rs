@@ -37,11 +37,11 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         }
         shared.sweep().await;
         cache.relieve();
-        shared.note_fill_progress();
         sweeps = sweeps.wrapping_add(1);
         if sweeps.is_multiple_of(CHORES_EVERY) {
             shared.reap_tombstones().await;
             shared.forget_receivers();
+            shared.note_fill_progress();
             shared.show_gauges();
         }
     }
