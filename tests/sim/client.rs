@@ -5,11 +5,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use chickadee::net::{Net, TcpStream};
+use chickadee::resp::Reply;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
-/// The longest that the client waits for one reply.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest that the client waits for one reply: more than the budget of a command.
+const PATIENCE: Duration = Duration::from_secs(4);
 
 /// A connection that is made anew after an error.
 pub(crate) struct Client {
@@ -23,8 +24,8 @@ impl Client {
         Self { address, stream: None }
     }
 
-    /// Runs a command; the first line of the reply and, for a string, its bytes.
-    pub(crate) async fn run(&mut self, args: &[&str]) -> io::Result<String> {
+    /// Runs a command. After an error it is not known whether it was executed.
+    pub(crate) async fn run(&mut self, args: &[&str]) -> io::Result<Reply> {
         let done = timeout(PATIENCE, self.exchange(args)).await;
         let reply = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if reply.is_err() {
@@ -33,7 +34,7 @@ impl Client {
         reply
     }
 
-    async fn exchange(&mut self, args: &[&str]) -> io::Result<String> {
+    async fn exchange(&mut self, args: &[&str]) -> io::Result<Reply> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
             none => none.insert(Net::Simulated.connect_tcp(self.address).await?),
@@ -43,30 +44,16 @@ impl Client {
             request += &format!("${}\r\n{arg}\r\n", arg.len());
         }
         stream.write_all(request.as_bytes()).await?;
-        let line = read_line(stream).await?;
-        match line.strip_prefix('$') {
-            None => Ok(line),
-            Some("-1") => Ok("nil".to_owned()),
-            Some(length) => {
-                let length: usize =
-                    length.parse().map_err(|_| io::Error::from(io::ErrorKind::InvalidData))?;
-                let mut value = vec![0; length + 2];
-                stream.read_exact(&mut value).await?;
-                value.truncate(length);
-                Ok(String::from_utf8_lossy(&value).into_owned())
+        let mut received = Vec::new();
+        loop {
+            match Reply::decode(&received) {
+                Ok(Some((reply, _))) => return Ok(reply),
+                Ok(None) => {}
+                Err(_) => return Err(io::ErrorKind::InvalidData.into()),
+            }
+            if stream.read_buf(&mut received).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
             }
         }
     }
-}
-
-async fn read_line(stream: &mut TcpStream) -> io::Result<String> {
-    let mut line = Vec::new();
-    loop {
-        let byte = stream.read_u8().await?;
-        if byte == b'\n' {
-            break;
-        }
-        line.push(byte);
-    }
-    Ok(String::from_utf8_lossy(&line).trim_end().to_owned())
 }

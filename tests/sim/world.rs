@@ -1,8 +1,9 @@
-//! Three nodes, a client and faults, in one simulated world.
+//! Three nodes, three clients and faults, in one simulated world.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chickadee::clock::SimulatedClock;
@@ -11,326 +12,383 @@ use chickadee::config::{Acks, Config};
 use chickadee::net::Net;
 use chickadee::node::{Node, Seams};
 use chickadee::persist::MemoryStorage;
+use chickadee::resp::Reply;
 use chickadee::rng::Randomness;
-use chickadee::types::{Slot, WallMillis};
+use chickadee::types::{SLOTS, Slot, WallMillis};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use turmoil::Sim;
 
 use super::client::Client;
+use super::faults::{Fault, Script};
+use super::story::{Counts, Story, Told};
 
 const NODES: usize = 3;
+const COPIES: usize = 2;
 const CLIENT_PORT: u16 = 6379;
+const CLUSTER_PORT: u16 = 16_379;
 const PEER_PORT: u16 = 7401;
 const GOSSIP_PORT: u16 = 7400;
 /// 2026-11-21, when the simulated worlds begin.
 const EPOCH: WallMillis = WallMillis(1_795_219_200_000);
-/// How long the client writes.
-const WRITING: Duration = Duration::from_mins(1);
-/// How long the cluster may take to settle at the end.
-const SETTLING: Duration = Duration::from_mins(1);
+/// The simulator's step, and the grain of all times on its network.
+const TICK: Duration = Duration::from_millis(2);
+/// How often the world is looked at, in milliseconds.
+const LOOK_EVERY: u64 = 50;
+/// The longest that the world may take to settle after a fault has ended.
+pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(30);
+/// How long a command of unknown outcome may still be under way.
+const STRAGGLING: Duration = Duration::from_secs(3);
+/// Keys that one `MGET` asks for.
+const KEYS_AT_ONCE: usize = 50;
 
-/// Something that goes wrong.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Fault {
-    /// A node dies and comes back, with its node file and without its data.
-    Crash {
-        /// Which.
-        node: usize,
-        /// When, in milliseconds.
-        at: u64,
-        /// When it comes back.
-        back: u64,
-    },
-    /// One node is cut off from the others.
-    Partition {
-        /// Which.
-        node: usize,
-        /// When, in milliseconds.
-        at: u64,
-        /// When the cut heals.
-        healed: u64,
-    },
-}
-
-/// What became of a run.
+/// What became of a world.
 #[derive(Debug)]
 pub(crate) struct Outcome {
-    /// The faults that were injected.
+    /// The seed.
+    pub(crate) seed: u64,
+    /// The faults that it had.
     pub(crate) faults: Vec<Fault>,
-    /// Writes that were acknowledged.
-    pub(crate) acknowledged: usize,
-    /// Writes that were not.
-    pub(crate) failed: usize,
-    /// Time from the last fault's end until all nodes agreed.
-    pub(crate) converged: Duration,
-    /// Slots taken over from a dead node, over all nodes.
-    pub(crate) takeovers: usize,
+    /// Commands of all clients by what became of them.
+    pub(crate) counts: Counts,
+    /// The longest time from the end of a fault until everything was in its place again.
+    pub(crate) slowest: Duration,
+    /// Slots taken over that nobody acted for, over all nodes.
+    pub(crate) taken_over: usize,
     /// Slots that were filled, over all nodes.
-    pub(crate) fills: usize,
-    /// When each write was acknowledged or failed, in simulated milliseconds.
+    pub(crate) filled: usize,
+    /// What happened, in simulated milliseconds.
     pub(crate) history: Vec<(u64, String)>,
 }
 
-/// The nodes that run now, as far as a check needs them.
-type Running = Arc<Mutex<BTreeMap<usize, Arc<Shared>>>>;
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { acknowledged, not_executed, unknown } = self.counts;
+        write!(
+            f,
+            "seed {}: {acknowledged} writes acknowledged, {not_executed} not executed, {unknown} \
+             unknown; settled {:?} after {:?}",
+            self.seed, self.slowest, self.faults
+        )
+    }
+}
 
-/// What the client did.
+/// What the world, its nodes and its clients share.
 #[derive(Default)]
-struct Story {
-    written: BTreeMap<String, String>,
+struct Stage {
+    /// The nodes that run now, as far as a check needs them.
+    running: BTreeMap<usize, Arc<Shared>>,
+    /// The clients are to stop writing and to check what they find.
+    checking: bool,
+    counts: Counts,
+    /// Clients that found everything as it must be.
+    satisfied: usize,
+    taken_over: usize,
+    filled: usize,
     history: Vec<(u64, String)>,
-    failed: usize,
-    /// The client is done, and saw everything it had written.
-    checked: bool,
+}
+
+type SharedStage = Arc<Mutex<Stage>>;
+
+fn on(stage: &SharedStage) -> MutexGuard<'_, Stage> {
+    stage.lock().expect("whoever panics ends the world")
+}
+
+/// What the world waits for.
+enum Moment {
+    /// Everything comes to its place.
+    Settling { since: u64 },
+    /// The next fault.
+    Quiet { until: u64, fault: Fault },
+    /// The fault's end.
+    Broken { until: u64, fault: Fault },
+    /// The clients' last look.
+    Checking,
 }
 
 /// A world made from a seed.
 pub(crate) struct World {
     seed: u64,
-    faults: Vec<Fault>,
-    running: Running,
-    story: Arc<Mutex<Story>>,
+    script: Script,
+    stage: SharedStage,
+    names: Vec<String>,
+    slowest: Duration,
+}
+
+impl World {
+    /// The world of a seed.
+    pub(crate) fn new(seed: u64) -> Self {
+        let script = Script::draw(&mut StdRng::seed_from_u64(seed), NODES);
+        Self {
+            seed,
+            script,
+            stage: SharedStage::default(),
+            names: (0..NODES).map(name).collect(),
+            slowest: Duration::ZERO,
+        }
+    }
+
+    /// Runs the world to its end; panics where a promise was broken.
+    pub(crate) fn run(mut self) -> Outcome {
+        let mut sim = turmoil::Builder::new()
+            .rng_seed(self.seed)
+            .tick_duration(TICK)
+            .min_message_latency(Duration::from_micros(100))
+            .max_message_latency(Duration::from_millis(4))
+            .simulation_duration(Duration::from_secs(600))
+            .udp_capacity(4096)
+            .tcp_capacity(4096)
+            .build();
+        self.populate(&mut sim);
+        let mut coming = self.script.faults.clone().into_iter();
+        let (mut moment, mut looked) = (Moment::Settling { since: 0 }, 0);
+        loop {
+            let now = millis(sim.elapsed());
+            if now >= looked + LOOK_EVERY {
+                looked = now;
+                moment = self.turn(&mut sim, now, moment, &mut coming);
+            }
+            match sim.step() {
+                Ok(true) => return self.finish(),
+                Ok(false) => {}
+                Err(error) => panic!("seed {} after {now} ms: {error}", self.seed),
+            }
+        }
+    }
+
+    fn populate(&self, sim: &mut Sim<'_>) {
+        for node in 0..NODES {
+            let (storage, stage) = (MemoryStorage::default(), Arc::clone(&self.stage));
+            let seed = self.seed.wrapping_mul(31).wrapping_add(node as u64);
+            let script = self.script.clone();
+            sim.host(name(node), move || {
+                live(node, seed, script.clone(), storage.clone(), Arc::clone(&stage))
+            });
+        }
+        for client in 0..NODES {
+            let seed = self.seed.wrapping_mul(37).wrapping_add(client as u64);
+            sim.client(format!("c{client}"), write_and_check(client, seed, self.stage.clone()));
+        }
+    }
+
+    /// Looks at the world and goes on to its next moment.
+    fn turn(
+        &mut self,
+        sim: &mut Sim<'_>,
+        now: u64,
+        moment: Moment,
+        coming: &mut impl Iterator<Item = (u64, Fault)>,
+    ) -> Moment {
+        if self.script.is_whole() {
+            let acting: usize = on(&self.stage).running.values().map(|it| it.own_acting()).sum();
+            assert!(acting <= usize::from(SLOTS), "after {now} ms {acting} slots are acted for");
+        }
+        match moment {
+            Moment::Settling { since } => {
+                let why = unsettled(&on(&self.stage).running);
+                let Some(why) = why else { return self.settled(now, since, coming.next()) };
+                let limit = since + millis(SETTLING_MAX);
+                assert!(now < limit, "not settled {SETTLING_MAX:?} after {since} ms: {why}");
+                moment
+            }
+            Moment::Quiet { until, fault } if now >= until => {
+                self.tell(now, format!("{fault:?} begins"));
+                if matches!(fault, Fault::Crash { .. }) {
+                    self.retire(fault.node());
+                }
+                fault.begin(sim, &self.names);
+                Moment::Broken { until: now + fault.lasts(), fault }
+            }
+            Moment::Broken { until, fault } if now >= until => {
+                self.tell(now, format!("{fault:?} ends"));
+                fault.end(sim, &self.names);
+                Moment::Settling { since: now }
+            }
+            Moment::Quiet { .. } | Moment::Broken { .. } | Moment::Checking => moment,
+        }
+    }
+
+    fn settled(&mut self, now: u64, since: u64, next: Option<(u64, Fault)>) -> Moment {
+        self.tell(now, "settled".to_owned());
+        self.slowest = self.slowest.max(Duration::from_millis(now - since));
+        match next {
+            Some((quiet, fault)) => Moment::Quiet { until: now + quiet, fault },
+            None => {
+                on(&self.stage).checking = true;
+                Moment::Checking
+            }
+        }
+    }
+
+    fn tell(&self, now: u64, what: String) {
+        tracing::info!("{now} ms: {what}");
+        on(&self.stage).history.push((now, what));
+    }
+
+    /// A node runs no more; what it did counts.
+    fn retire(&self, node: usize) {
+        let mut stage = on(&self.stage);
+        if let Some(shared) = stage.running.remove(&node) {
+            stage.taken_over += shared.tallies().taken_over;
+            stage.filled += shared.tallies().filled;
+        }
+    }
+
+    fn finish(self) -> Outcome {
+        let nodes: Vec<usize> = on(&self.stage).running.keys().copied().collect();
+        let why = unsettled(&on(&self.stage).running);
+        assert_eq!(why, None, "the world is in order after the last look");
+        nodes.into_iter().for_each(|node| self.retire(node));
+        let mut stage = on(&self.stage);
+        assert_eq!(stage.satisfied, NODES, "every client came to its end");
+        Outcome {
+            seed: self.seed,
+            counts: stage.counts,
+            slowest: self.slowest,
+            taken_over: stage.taken_over,
+            filled: stage.filled,
+            history: std::mem::take(&mut stage.history),
+            faults: self.script.faults.iter().map(|(_, fault)| *fault).collect(),
+        }
+    }
 }
 
 fn name(node: usize) -> String {
     format!("n{node}")
 }
 
-impl World {
-    /// The world of a seed.
-    pub(crate) fn new(seed: u64) -> Self {
-        let mut rng = StdRng::seed_from_u64(seed);
-        let crash_at = rng.random_range(12_000..20_000);
-        let cut_at = rng.random_range(42_000..50_000);
-        let faults = vec![
-            Fault::Crash {
-                node: rng.random_range(0..NODES),
-                at: crash_at,
-                back: crash_at + rng.random_range(1_000..15_000),
-            },
-            Fault::Partition {
-                node: rng.random_range(0..NODES),
-                at: cut_at,
-                healed: cut_at + rng.random_range(500..12_000),
-            },
-        ];
-        Self { seed, faults, running: Arc::default(), story: Arc::default() }
-    }
-
-    /// Runs the world to its end; panics where a promise was broken.
-    pub(crate) fn run(self) -> Outcome {
-        let mut sim = turmoil::Builder::new()
-            .rng_seed(self.seed)
-            .tick_duration(Duration::from_millis(1))
-            .min_message_latency(Duration::from_micros(100))
-            .max_message_latency(Duration::from_millis(3))
-            .simulation_duration(Duration::from_mins(10))
-            .udp_capacity(4096)
-            .tcp_capacity(4096)
-            .build();
-        for node in 0..NODES {
-            let (storage, running) = (MemoryStorage::default(), Arc::clone(&self.running));
-            let seed = self.seed.wrapping_mul(31).wrapping_add(node as u64);
-            sim.host(name(node), move || live(node, seed, storage.clone(), Arc::clone(&running)));
-        }
-        sim.client("client", write_and_check(Arc::clone(&self.story), self.seed));
-        let mut pending = self.faults.clone();
-        let mut open: Vec<Fault> = Vec::new();
-        let mut converged = None;
-        loop {
-            let now = u64::try_from(sim.elapsed().as_millis()).expect("a short simulation");
-            inject(&mut sim, now, &mut pending, &mut open);
-            let last_end = self.faults.iter().map(end).max().unwrap_or(0);
-            if now > last_end && converged.is_none() && self.is_settled() {
-                converged = Some(Duration::from_millis(now - last_end));
-            }
-            let done = sim.step().unwrap_or_else(|error| panic!("seed {}: {error}", self.seed));
-            if done {
-                break;
-            }
-        }
-        self.finish(converged)
-    }
-
-    /// Whether all nodes agree on a placement, each slot is acted for once and complete where it
-    /// belongs, and its copies are equal.
-    fn is_settled(&self) -> bool {
-        let running = self.running.lock().expect("no test thread panicked");
-        if running.len() < NODES {
-            return false;
-        }
-        let mut placements: Vec<_> =
-            running.values().map(|node| node.view().placement.id()).collect();
-        placements.dedup();
-        let acting: usize = running.values().map(|node| node.slot_counts().acting).sum();
-        placements.len() == 1
-            && running.values().all(|node| node.slot_counts().incomplete == 0)
-            && acting == usize::from(chickadee::types::SLOTS)
-            && differing_slots(&running).is_empty()
-    }
-
-    fn finish(self, converged: Option<Duration>) -> Outcome {
-        let seed = self.seed;
-        let story = self.story.lock().expect("no test thread panicked");
-        assert!(story.checked, "seed {seed}: the client did not come to its end");
-        let running = self.running.lock().expect("no test thread panicked");
-        let differing = differing_slots(&running);
-        assert!(differing.is_empty(), "seed {seed}: copies differ in slots {differing:?}");
-        Outcome {
-            acknowledged: story.written.len(),
-            failed: story.failed,
-            converged: converged.unwrap_or(Duration::MAX),
-            takeovers: running.values().map(|node| node.tallies().taken_over).sum(),
-            fills: running.values().map(|node| node.tallies().filled).sum(),
-            history: story.history.clone(),
-            faults: self.faults,
-        }
-    }
+fn millis(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).expect("a simulation is short")
 }
 
+/// Why the world is not in order: all nodes must be there and agree on one placement, each slot
+/// must be acted for once and complete where it belongs, and its copies must be equal.
+fn unsettled(running: &BTreeMap<usize, Arc<Shared>>) -> Option<String> {
+    if running.len() < NODES {
+        return Some(format!("only {} nodes run", running.len()));
+    }
+    let views: Vec<_> = running.values().map(|node| node.view()).collect();
+    let first = views.first()?.placement.id();
+    if views.iter().any(|view| view.placement.id() != first) {
+        return Some("there are several placements".to_owned());
+    }
+    if views.iter().any(|view| view.placement.members().len() != NODES) {
+        return Some("not every node has a place".to_owned());
+    }
+    let counts: Vec<_> = running.values().map(|node| node.slot_counts()).collect();
+    let acting: usize = counts.iter().map(|counts| counts.acting).sum();
+    let incomplete: usize = counts.iter().map(|counts| counts.incomplete).sum();
+    if acting != usize::from(SLOTS) || incomplete > 0 {
+        return Some(format!("{acting} slots are acted for, {incomplete} copies incomplete"));
+    }
+    let differing = differing_slots(running);
+    (!differing.is_empty()).then(|| format!("copies differ in slots {differing:?}"))
+}
+
+/// Slots that are not acted for by exactly one of two complete and equal copies.
 fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>) -> Vec<u16> {
-    let mut digests: BTreeMap<u16, Vec<(u64, u64)>> = BTreeMap::new();
+    let mut copies: BTreeMap<u16, Vec<(u64, u64, bool)>> = BTreeMap::new();
     for node in running.values() {
-        for report in node.slot_reports(Slot::all()) {
-            if report.owner.is_some() {
-                digests.entry(report.slot.get()).or_default().push((report.digest, report.keys));
-            }
+        for report in node.slot_reports(Slot::all()).iter().filter(|it| it.owner.is_some()) {
+            let copy = (report.digest, report.keys, report.acting);
+            copies.entry(report.slot.get()).or_default().push(copy);
         }
     }
-    let differs = |copies: &Vec<(u64, u64)>| copies.len() != 2 || copies[0] != copies[1];
-    digests.into_iter().filter(|(_, copies)| differs(copies)).map(|(slot, _)| slot).collect()
-}
-
-const fn end(fault: &Fault) -> u64 {
-    match fault {
-        Fault::Crash { back, .. } => *back,
-        Fault::Partition { healed, .. } => *healed,
-    }
-}
-
-fn inject(sim: &mut turmoil::Sim<'_>, now: u64, pending: &mut Vec<Fault>, open: &mut Vec<Fault>) {
-    pending.retain(|fault| {
-        let (Fault::Crash { at, .. } | Fault::Partition { at, .. }) = fault;
-        if now < *at {
-            return true;
-        }
-        match fault {
-            Fault::Crash { node, .. } => sim.crash(name(*node)),
-            Fault::Partition { node, .. } => {
-                for other in (0..NODES).filter(|other| other != node) {
-                    sim.partition(name(*node), name(other));
-                }
-            }
-        }
-        open.push(*fault);
-        false
-    });
-    open.retain(|fault| {
-        if now < end(fault) {
-            return true;
-        }
-        match fault {
-            Fault::Crash { node, .. } => sim.bounce(name(*node)),
-            Fault::Partition { node, .. } => {
-                for other in (0..NODES).filter(|other| other != node) {
-                    sim.repair(name(*node), name(other));
-                }
-            }
-        }
-        false
-    });
+    let differs = |copies: &[(u64, u64, bool)]| {
+        let acting = copies.iter().filter(|(.., acting)| *acting).count();
+        let equal = copies.iter().all(|copy| (copy.0, copy.1) == (copies[0].0, copies[0].1));
+        copies.len() != COPIES || acting != 1 || !equal
+    };
+    copies.into_iter().filter(|(_, copies)| differs(copies)).map(|(slot, _)| slot).collect()
 }
 
 /// A node's life, from a start to a crash.
 async fn live(
     node: usize,
     seed: u64,
+    script: Script,
     storage: MemoryStorage,
-    running: Running,
+    stage: SharedStage,
 ) -> Result<(), Box<dyn std::error::Error>> {
-    let own = turmoil::lookup(name(node));
-    let elapsed = u64::try_from(turmoil::sim_elapsed().unwrap_or_default().as_millis())?;
+    let elapsed = millis(turmoil::sim_elapsed().unwrap_or_default());
     let seams = Seams {
         net: Net::Simulated,
         clock: Arc::new(SimulatedClock::new(EPOCH.saturating_add(elapsed))),
-        rng: Randomness::from_seed(seed ^ elapsed),
+        rng: Randomness::from_seed(seed ^ elapsed.rotate_left(32)),
         storage: Arc::new(storage),
     };
-    running.lock().expect("no test thread panicked").remove(&node);
-    let node_handle = Node::start_in(config(node, own), seams).await?;
-    let shared = Arc::clone(node_handle.cluster());
-    running.lock().expect("no test thread panicked").insert(node, shared);
-    node_handle.stopped().await;
+    let handle = Node::start_in(config(node, &script), seams).await?;
+    let shared = Arc::clone(handle.cluster());
+    on(&stage).running.insert(node, shared);
+    handle.stopped().await;
     Ok(())
 }
 
-fn config(node: usize, own: IpAddr) -> Config {
+fn config(node: usize, script: &Script) -> Config {
+    let own: IpAddr = turmoil::lookup(name(node));
     let any = |port| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port);
     let at = |port| Some(SocketAddr::new(own, port));
     let name_of_node = name(node).parse().expect("a valid name");
     let mut config = Config::on_loopback(name_of_node, std::path::PathBuf::new());
     config.cluster.acks = Acks::All;
+    config.cluster.acks_shortfall = script.shortfall;
+    if script.short_grace {
+        config.cluster.ring_grace = Duration::from_secs(2);
+    }
     config.cluster.join = (0..NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
     config.gossip.listen = any(GOSSIP_PORT);
     config.gossip.advertise = at(GOSSIP_PORT);
     config.peer.listen = any(PEER_PORT);
     config.peer.advertise = at(PEER_PORT);
     config.client.listen = vec![any(CLIENT_PORT)];
-    config.client.cluster_listen = vec![any(CLIENT_PORT + 10_000)];
+    config.client.cluster_listen = vec![any(CLUSTER_PORT)];
     config.client.advertise = at(CLIENT_PORT);
-    config.client.cluster_advertise = at(CLIENT_PORT + 10_000);
+    config.client.cluster_advertise = at(CLUSTER_PORT);
     config
 }
 
-/// Writes keys through all nodes in turn, then reads every acknowledged one through each of them.
+/// Writes through one node until told to stop, then reads everything it ever wrote through each.
 async fn write_and_check(
-    story: Arc<Mutex<Story>>,
+    client: usize,
     seed: u64,
+    stage: SharedStage,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let address = |node| SocketAddr::new(turmoil::lookup(name(node)), CLIENT_PORT);
-    let mut clients: Vec<Client> = (0..NODES).map(|node| Client::new(address(node))).collect();
     let mut rng = StdRng::seed_from_u64(seed);
-    let mut number = 0;
-    while turmoil::elapsed() < WRITING {
-        let key = format!("key:{}", rng.random_range(0..400));
-        let value = format!("value:{number}");
-        number += 1;
-        let reply = clients[number % NODES].run(&["SET", &key, &value]).await;
-        let acknowledged = reply.as_ref().is_ok_and(|reply| reply == "+OK");
-        note(&story, &key, &value, acknowledged);
-        tokio::time::sleep(Duration::from_millis(rng.random_range(5..60))).await;
+    let mut story = Story::new(client);
+    let mut own = Client::new(address(client));
+    while !on(&stage).checking {
+        let act = story.next_act(&mut rng);
+        let told = Told::by(&own.run(&act.args()).await);
+        let now = millis(turmoil::sim_elapsed().unwrap_or_default());
+        on(&stage).history.push((now, format!("{act:?}: {told:?}")));
+        tracing::debug!(?act, ?told, "client");
+        story.note(&act, told);
+        tokio::time::sleep(Duration::from_millis(rng.random_range(10..70))).await;
     }
-    let deadline = turmoil::elapsed() + SETTLING;
-    let written = story.lock().expect("no test thread panicked").written.clone();
-    for (key, value) in &written {
-        for client in &mut clients {
-            loop {
-                match client.run(&["GET", key]).await {
-                    Ok(found) if found == *value => break,
-                    found => assert!(
-                        turmoil::elapsed() < deadline,
-                        "seed {seed}: {key} is {found:?}, acknowledged was {value}"
-                    ),
-                }
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
+    tokio::time::sleep(STRAGGLING).await;
+    for node in 0..NODES {
+        check_through(&mut Client::new(address(node)), &story).await?;
     }
-    tokio::time::sleep(Duration::from_secs(5)).await;
-    story.lock().expect("no test thread panicked").checked = true;
+    let mut stage = on(&stage);
+    stage.satisfied += 1;
+    stage.counts.add(story.counts);
     Ok(())
 }
 
-/// An acknowledged value is what must be read from then on; one that was not may be either, so the
-/// key is not checked until it is written again.
-fn note(story: &Mutex<Story>, key: &str, value: &str, acknowledged: bool) {
-    let mut story = story.lock().expect("no test thread panicked");
-    let now = u64::try_from(turmoil::elapsed().as_millis()).unwrap_or(u64::MAX);
-    story.history.push((now, format!("{key}={value} {acknowledged}")));
-    if acknowledged {
-        story.written.insert(key.to_owned(), value.to_owned());
-    } else {
-        story.written.remove(key);
-        story.failed += 1;
+async fn check_through(client: &mut Client, story: &Story) -> Result<(), std::io::Error> {
+    let keys = story.keys();
+    for keys in keys.chunks(KEYS_AT_ONCE) {
+        let mut args = vec!["MGET"];
+        args.extend(keys.iter().map(String::as_str));
+        let Reply::Array(found) = client.run(&args).await? else { panic!("MGET gives an array") };
+        for (key, value) in keys.iter().zip(found) {
+            match value {
+                Reply::Bulk(value) => story.check(key, Some(&String::from_utf8_lossy(&value))),
+                Reply::Null => story.check(key, None),
+                other => panic!("{key} is {other:?}"),
+            }
+        }
     }
+    Ok(())
 }

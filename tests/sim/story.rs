@@ -1,0 +1,196 @@
+//! What a client was told, and what it must therefore find in the end.
+//!
+//! A client's keys are its own and it does one thing at a time, so that its story has one order: a
+//! key holds what was acknowledged last, or one of the writes of unknown outcome since then.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use chickadee::resp::Reply;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+/// A command that changes a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Act {
+    /// `SET key value`.
+    Set(String, String),
+    /// `DEL key`.
+    Delete(String),
+    /// `INCR key`.
+    Increment(String),
+}
+
+/// What became of a command, by the word of the node that was asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// Executed; the number is an `INCR`'s.
+    Done(i64),
+    /// Certainly not executed.
+    NotExecuted,
+    /// Perhaps executed.
+    Unknown,
+}
+
+/// Commands by what became of them.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counts {
+    /// Acknowledged.
+    pub(crate) acknowledged: usize,
+    /// Refused for certain.
+    pub(crate) not_executed: usize,
+    /// Of unknown outcome.
+    pub(crate) unknown: usize,
+}
+
+impl Counts {
+    /// Adds another client's.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.acknowledged += other.acknowledged;
+        self.not_executed += other.not_executed;
+        self.unknown += other.unknown;
+    }
+}
+
+/// What a key may hold: `None` for no value.
+#[derive(Debug)]
+struct Value {
+    acknowledged: Option<String>,
+    since: Vec<Option<String>>,
+}
+
+/// How often a counter was raised.
+#[derive(Debug, Default)]
+struct Counter {
+    acknowledged: i64,
+    unknown: i64,
+}
+
+/// The story of one client.
+#[derive(Debug, Default)]
+pub(crate) struct Story {
+    client: usize,
+    number: u64,
+    values: BTreeMap<String, Value>,
+    counters: BTreeMap<String, Counter>,
+    /// Commands by what became of them.
+    pub(crate) counts: Counts,
+}
+
+impl Story {
+    /// The story of a client, at its beginning.
+    pub(crate) fn new(client: usize) -> Self {
+        Self { client, ..Self::default() }
+    }
+
+    /// The next thing to do: keys that are written once, some that are written and deleted again
+    /// and again, and counters.
+    pub(crate) fn next_act(&mut self, rng: &mut StdRng) -> Act {
+        let (client, number) = (self.client, self.number);
+        self.number += 1;
+        match rng.random_range(0..100) {
+            0..40 => Act::Set(format!("once:{client}:{number}"), format!("value:{number}")),
+            40..75 => Act::Set(self.often(rng), format!("value:{number}")),
+            75..85 => Act::Delete(self.often(rng)),
+            _ => Act::Increment(format!("counter:{client}:{}", rng.random_range(0..5))),
+        }
+    }
+
+    fn often(&self, rng: &mut StdRng) -> String {
+        format!("often:{}:{}", self.client, rng.random_range(0..30))
+    }
+
+    /// Notes what became of an act; panics where a counter's number is impossible.
+    pub(crate) fn note(&mut self, act: &Act, told: Told) {
+        match told {
+            Told::Done(_) => self.counts.acknowledged += 1,
+            Told::NotExecuted => self.counts.not_executed += 1,
+            Told::Unknown => self.counts.unknown += 1,
+        }
+        match act {
+            Act::Set(key, value) => self.note_value(key, Some(value.clone()), told),
+            Act::Delete(key) => self.note_value(key, None, told),
+            Act::Increment(key) => {
+                let counter = self.counters.entry(key.clone()).or_default();
+                match told {
+                    Told::Done(number) => {
+                        counter.acknowledged += 1;
+                        counter.check(key, number);
+                    }
+                    Told::NotExecuted => {}
+                    Told::Unknown => counter.unknown += 1,
+                }
+            }
+        }
+    }
+
+    fn note_value(&mut self, key: &str, value: Option<String>, told: Told) {
+        let known = self
+            .values
+            .entry(key.to_owned())
+            .or_insert(Value { acknowledged: None, since: Vec::new() });
+        match told {
+            Told::Done(_) => *known = Value { acknowledged: value, since: Vec::new() },
+            Told::NotExecuted => {}
+            Told::Unknown => known.since.push(value),
+        }
+    }
+
+    /// Every key that was ever written.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.values.keys().chain(self.counters.keys()).cloned().collect()
+    }
+
+    /// Panics where a key holds what it must not.
+    pub(crate) fn check(&self, key: &str, found: Option<&str>) {
+        if let Some(value) = self.values.get(key) {
+            let matches = |allowed: &Option<String>| allowed.as_deref() == found;
+            assert!(
+                matches(&value.acknowledged) || value.since.iter().any(matches),
+                "{key} is {found:?}, but {value:?}"
+            );
+        }
+        if let Some(counter) = self.counters.get(key) {
+            let number = found.map_or(Ok(0), str::parse).expect("a counter holds a number");
+            counter.check(key, number);
+        }
+    }
+}
+
+impl Counter {
+    fn check(&self, key: &str, number: i64) {
+        let possible = self.acknowledged..=self.acknowledged + self.unknown;
+        assert!(possible.contains(&number), "{key} is {number}, but {self:?}");
+    }
+}
+
+impl Act {
+    /// The command.
+    pub(crate) fn args(&self) -> Vec<&str> {
+        match self {
+            Self::Set(key, value) => vec!["SET", key, value],
+            Self::Delete(key) => vec!["DEL", key],
+            Self::Increment(key) => vec!["INCR", key],
+        }
+    }
+}
+
+impl Told {
+    /// What a reply says; panics at one that a healthy node does not give.
+    pub(crate) fn by(reply: &io::Result<Reply>) -> Self {
+        match reply {
+            Ok(Reply::Integer(number)) => Self::Done(*number),
+            Ok(Reply::Simple(_)) => Self::Done(0),
+            Ok(other) => {
+                let text = other.as_error().unwrap_or_default();
+                let prefix = text.split(' ').next().unwrap_or_default();
+                match prefix {
+                    "TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN" => Self::NotExecuted,
+                    _ if text.starts_with("ERR outcome unknown") => Self::Unknown,
+                    _ => panic!("unexpected reply {other:?}"),
+                }
+            }
+            Err(_) => Self::Unknown,
+        }
+    }
+}
