@@ -161,7 +161,6 @@ pub enum Executor {
 
 impl Executor {
     /// Runs `future` as a named task there.
-    #[expect(clippy::disallowed_methods, reason = "this is the place that spawns")]
     pub fn spawn(
         &self,
         name: &'static str,

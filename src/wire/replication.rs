@@ -191,8 +191,9 @@ mod tests {
             for item in samples() {
                 put_item(&mut batch, &item);
             }
-            let at = flip % batch.len();
-            batch[at] ^= 0x55;
+            if let Some(byte) = batch.get_mut(flip) {
+                *byte ^= 0x55;
+            }
             batch.truncate(cut);
             for _ in items(&batch) {}
         }

@@ -39,10 +39,9 @@ impl Client {
             Some(stream) => stream,
             none => none.insert(Net::Simulated.connect_tcp(self.address).await?),
         };
-        let mut request = format!("*{}\r\n", args.len());
-        for arg in args {
-            request += &format!("${}\r\n{arg}\r\n", arg.len());
-        }
+        let bulks: Vec<String> =
+            args.iter().map(|arg| format!("${}\r\n{arg}\r\n", arg.len())).collect();
+        let request = format!("*{}\r\n{}", args.len(), bulks.concat());
         stream.write_all(request.as_bytes()).await?;
         let mut received = Vec::new();
         loop {
