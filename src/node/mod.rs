@@ -15,6 +15,7 @@ mod ports;
 mod shards;
 mod source;
 mod start;
+mod stats;
 mod stop;
 
 use std::sync::Arc;
@@ -41,6 +42,7 @@ use crate::types::{Generation, Instant, NodeId, Phase};
 
 pub use client::Cache;
 pub use error::Error;
+pub use stats::Stats;
 
 use client::ShardHandle;
 use shards::Threads;
@@ -133,6 +135,11 @@ impl Node {
     /// Every member that this node knows, itself included, by name.
     pub fn members(&self) -> Vec<Member> {
         NodeSource(Arc::clone(&self.inner)).members()
+    }
+
+    /// What the node has in memory and what it did since its start.
+    pub fn stats(&self) -> Stats {
+        self.inner.stats()
     }
 
     /// The metrics as Prometheus text.
