@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 
 use chickadee::config::load::{FileText, Machine, Sources, load};
 use chickadee::metrics::{Kind, Metrics, Row, rendered};
@@ -98,6 +99,19 @@ fn the_settings_of_the_deployed_example_are_good() {
     };
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.config.cluster.join.len(), 3);
+}
+
+#[test]
+fn the_deployed_scrape_config_is_good() {
+    let path = root().join("deploy/prometheus/prometheus.yml");
+    let text = fs::read_to_string(&path).unwrap();
+    assert!(text.contains(":9400/v1/sd"), "nodes are found through a node's admin address");
+    match Command::new("promtool").args(["check", "config"]).arg(&path).output() {
+        Ok(checked) => {
+            assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+        }
+        Err(error) => println!("left out: promtool does not run ({error})"),
+    }
 }
 
 #[test]

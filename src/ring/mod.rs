@@ -9,12 +9,10 @@
 //! [`PlacementId`] have the same table, byte for byte. A change of the function is a change of the
 //! protocol; golden vectors pin it.
 
-pub mod diff;
 pub mod hash;
 pub mod placement;
 mod tokens;
 
-pub use diff::{SlotChanges, changes, held};
 pub use hash::slot_of;
 pub use placement::{Placement, PlacementId, RingMember};
 
