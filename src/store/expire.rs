@@ -12,21 +12,39 @@ use super::shard::{Shard, SlotData};
 use super::table::NEVER;
 use crate::types::{Slot, WallMillis};
 
+/// What a walk over the parts of a shard did.
+struct Round {
+    /// Where the next one begins.
+    hand: Hand,
+    /// Entries removed.
+    removed: usize,
+    /// Whether every part was looked at.
+    complete: bool,
+}
+
 impl Shard {
     /// Removes values whose time is over by `now`, looking at about `limit` entries (at most one
     /// part of a slot more), from where the last call stopped. Returns how many values went, at
     /// most `limit` of one part: freeing costs more than looking. Nothing is looked at that is not
-    /// due.
+    /// due, and if nothing in the shard is, the call ends at once.
     pub fn sweep(&mut self, now: WallMillis, limit: usize, expired: &mut OnGone<'_>) -> usize {
         self.free_garbage();
-        let (hand, removed) =
-            self.patrol(self.sweep_hand, limit, &mut |seeds, slot, data, index| {
-                let part = data.table.parts().get(index)?;
-                let due = part.scan_from <= now.0;
-                due.then(|| data.sweep_part(seeds, (slot, index), now, limit, expired))
-            });
-        self.sweep_hand = hand;
-        removed
+        if now.0 < self.sweep_from {
+            return 0;
+        }
+        let mut next = NEVER;
+        let round = self.patrol(self.sweep_hand, limit, &mut |seeds, slot, data, index| {
+            let part = data.table.parts().get(index)?;
+            let due = part.scan_from <= now.0;
+            let removed = due.then(|| data.sweep_part(seeds, (slot, index), now, limit, expired));
+            next = data.table.parts().get(index).map_or(next, |part| next.min(part.scan_from));
+            removed
+        });
+        self.sweep_hand = round.hand;
+        if round.complete {
+            self.sweep_from = next;
+        }
+        round.removed
     }
 
     /// Removes tombstones whose clock is below what `below` says for their slot, looking at about
@@ -36,7 +54,7 @@ impl Shard {
         below: &mut dyn FnMut(&SlotHeader) -> u64,
         limit: usize,
     ) -> usize {
-        let (hand, removed) = self.patrol(self.reap_hand, limit, &mut |seeds, _, data, index| {
+        let round = self.patrol(self.reap_hand, limit, &mut |seeds, _, data, index| {
             let oldest = data.table.parts().get(index)?.oldest_tombstone;
             if oldest == NEVER {
                 return None;
@@ -44,8 +62,8 @@ impl Shard {
             let bound = below(&data.header);
             (oldest < bound).then(|| data.reap_part(seeds, index, bound))
         });
-        self.reap_hand = hand;
-        removed
+        self.reap_hand = round.hand;
+        round.removed
     }
 
     /// Lets `work` do every part from `hand` on, once around at most. It returns how many entries
@@ -55,7 +73,7 @@ impl Shard {
         mut hand: Hand,
         limit: usize,
         work: &mut dyn FnMut(Seeds, Slot, &mut SlotData, usize) -> Option<usize>,
-    ) -> (Hand, usize) {
+    ) -> Round {
         let (mut looked, mut removed) = (0, 0);
         let (slots, seeds) = (self.slot_count(), self.seeds);
         for _ in 0..=slots {
@@ -75,11 +93,11 @@ impl Shard {
             let after = data.table.bytes();
             self.settle(before, after);
             if looked >= limit {
-                break;
+                return Round { hand, removed, complete: false };
             }
             hand.next_slot(slots);
         }
-        (hand, removed)
+        Round { hand, removed, complete: true }
     }
 }
 

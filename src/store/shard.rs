@@ -13,7 +13,7 @@ use super::digest::{Seeds, db_of, hashes_of};
 use super::entry::{Entry, EntryRef};
 use super::gone::Hand;
 use super::header::SlotHeader;
-use super::table::SlotTable;
+use super::table::{NEVER, SlotTable};
 use super::{Policy, ShardPlace};
 use crate::hlc::Hlc;
 use crate::types::{BodyRef, Db, RecordRef, Slot, Version, WallMillis};
@@ -62,6 +62,8 @@ pub struct Shard {
     garbage: Vec<SlotTable>,
     pub(super) evict_hand: Hand,
     pub(super) sweep_hand: Hand,
+    /// Wall milliseconds before which no part has anything to sweep.
+    pub(super) sweep_from: u64,
     pub(super) reap_hand: Hand,
 }
 
@@ -85,6 +87,7 @@ impl Shard {
             garbage: Vec::new(),
             evict_hand: Hand::default(),
             sweep_hand: Hand::default(),
+            sweep_from: NEVER,
             reap_hand: Hand::default(),
         }
     }
@@ -152,7 +155,7 @@ impl Shard {
             "BUG: a write was stamped below a floor"
         );
         let hash = self.key_hash(record.key);
-        self.change(slot, |seeds, data| data.put(seeds, hash, &record));
+        self.store(slot, hash, &record);
     }
 
     /// Takes in a record from elsewhere: the higher version wins, and at equal versions a
@@ -166,9 +169,16 @@ impl Shard {
         let merged =
             table.find(hash, record.key).map_or(Merged::Applied, |stored| compare(&record, stored));
         if merged == Merged::Applied {
-            self.change(slot, |seeds, data| data.put(seeds, hash, &record));
+            self.store(slot, hash, &record);
         }
         merged
+    }
+
+    fn store(&mut self, slot: Slot, hash: u64, record: &RecordRef<'_>) {
+        if let Some(expiry) = record.expires_at {
+            self.sweep_from = self.sweep_from.min(expiry.0);
+        }
+        self.change(slot, |seeds, data| data.put(seeds, hash, record));
     }
 
     /// Drops what is stored under a key if its version is `up_to` or below, and leaves no
