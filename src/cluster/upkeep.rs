@@ -13,7 +13,7 @@ use crate::types::{MemberState, NodeId, Slot, WallMillis};
 
 use super::replicate::{ToDrive, drive_all};
 use super::room::Evictions;
-use super::view::Standing;
+use super::view::{Standing, View};
 use super::{Cache, Shared};
 
 /// How often expired entries are looked for.
@@ -29,6 +29,7 @@ const TOMBSTONE_MILLIS: u64 = 60_000;
 pub(super) async fn run(cache: Cache, mut stop: Stop) {
     let shared = Arc::clone(&cache.shared);
     let mut sweeps = 0u32;
+    let mut shown = None;
     loop {
         tokio::select! {
             biased;
@@ -37,12 +38,12 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         }
         shared.sweep().await;
         cache.relieve();
+        shared.show_slots(&mut shown);
         sweeps = sweeps.wrapping_add(1);
         if sweeps.is_multiple_of(CHORES_EVERY) {
             shared.reap_tombstones().await;
             shared.forget_receivers();
-            shared.note_fill_progress();
-            shared.show_gauges();
+            shared.show_store();
         }
     }
 }
@@ -126,16 +127,47 @@ impl Shared {
         let is_done = |node: NodeId, slot: Slot| {
             view.placement.holds(node, slot) || view.standing(node) == Standing::Gone
         };
-        for slot in Slot::all() {
-            let mut shard = self.store.lock(slot);
-            if !shard.header(slot).receivers.is_empty() {
+        for index in 0..self.store.shards() {
+            let mut shard = self.store.lock_shard(index);
+            let receiving: Vec<Slot> = shard
+                .headers()
+                .filter(|(_, header)| !header.receivers.is_empty())
+                .map(|(slot, _)| slot)
+                .collect();
+            for slot in receiving {
                 shard.header_mut(slot).receivers.retain(|node| !is_done(*node, slot));
             }
         }
     }
 
+    /// Brings the metrics about this node's slots up to date, if the holdings or the view are not
+    /// those that `shown` says: every slot is looked at.
+    fn show_slots(&self, shown: &mut Option<(u64, Arc<View>)>) {
+        let (revision, view) = (self.holdings.revision(), self.view());
+        if let Some((last, of)) = shown
+            && *last == revision
+            && Arc::ptr_eq(of, &view)
+        {
+            return;
+        }
+        self.note_fill_progress();
+        let counts = self.slot_counts();
+        let gauges = &self.metrics.view;
+        gauges.acting.set(level(counts.acting));
+        gauges.owned.set(level(counts.owned));
+        gauges.replica.set(level(counts.replica));
+        gauges.sharing_zone.set(level(view.placement.sharing_zone()));
+        gauges.ring_nodes.set(level(view.placement.members().len()));
+        *shown = Some((revision, view));
+    }
+
     /// Brings the metrics that follow from the store and its headers up to date.
     pub fn show_gauges(&self) {
+        self.show_store();
+        self.show_slots(&mut None);
+    }
+
+    fn show_store(&self) {
         let totals = self.store.totals();
         let store = &self.metrics.store;
         store.hits.absolute(totals.reads.hits);
@@ -150,13 +182,5 @@ impl Shared {
             .max()
             .unwrap_or(0);
         store.clock_drift.set(level(usize::try_from(ahead).unwrap_or(usize::MAX)) / 1_000.0);
-        let view = self.view.load();
-        let counts = self.slot_counts();
-        let gauges = &self.metrics.view;
-        gauges.acting.set(level(counts.acting));
-        gauges.owned.set(level(counts.owned));
-        gauges.replica.set(level(counts.replica));
-        gauges.sharing_zone.set(level(view.placement.sharing_zone()));
-        gauges.ring_nodes.set(level(view.placement.members().len()));
     }
 }
