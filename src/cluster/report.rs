@@ -116,9 +116,21 @@ impl Shared {
         filled
     }
 
-    /// How many slots this node acts for.
-    pub fn own_acting(&self) -> usize {
-        self.own_holdings().acting.len()
+    /// The slots this node acts for.
+    pub fn acting_slots(&self) -> SlotSet {
+        self.own_holdings().acting
+    }
+
+    /// How many of `slots` no other node says that it acts for; asks the others to be heard anew.
+    pub fn unclaimed(&self, slots: &SlotSet) -> usize {
+        let mut unclaimed = slots.clone();
+        for word in self.holdings.peers().values() {
+            unclaimed.subtract(&word.holdings.acting);
+        }
+        if !unclaimed.is_empty() {
+            self.kick();
+        }
+        unclaimed.len()
     }
 
     /// How many slots this node acts for or has completely.

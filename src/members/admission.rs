@@ -2,7 +2,7 @@
 
 use crate::members::push_pull::Metas;
 use crate::membership::{Member, Membership};
-use crate::types::{ClusterFacts, MemberState, NodeId, NodeMeta};
+use crate::types::{ClusterFacts, Identity, MemberState, NodeId, NodeMeta, Phase};
 use crate::wire::member::{Join, MEMBER_PROTOCOL, Refusal};
 
 /// Checks what a starter can check as well: that both mean the same cluster.
@@ -27,7 +27,12 @@ pub(super) fn admit(
     metas: &Metas,
 ) -> Result<Option<NodeId>, Refusal> {
     let joiner = &join.identity;
-    let same_id = core.member(joiner.node).filter(|member| !member.is_gone());
+    // A member that paused said that it stops; whoever comes back under its id with a later
+    // generation is that node after its restart, wherever its sockets are now.
+    let restarted =
+        |member: &Identity| member.phase == Phase::Paused && member.generation < joiner.generation;
+    let same_id =
+        core.member(joiner.node).filter(|member| !member.is_gone() && !restarted(&member.identity));
     let holder = same_id
         .map(|member| member.identity.gossip)
         .or_else(|| (joiner.node == own.node).then(|| core.identity().gossip));

@@ -20,12 +20,14 @@ impl Inner {
         }
         self.stopping.open();
         tracing::info!("pausing: releasing slots");
+        let had = self.shared.acting_slots();
         self.members.set_phase(Phase::Paused).await;
         let deadline = self.clock.now() + self.config.cluster.leave_timeout;
+        // Until their new nodes say that they act: an answer to a release may still be on its way.
         let acting = self
             .wait_until(deadline, |inner| {
-                let held = inner.shared.own_acting();
-                (held == 0 || !inner.has_successors(), held)
+                let unclaimed = inner.shared.unclaimed(&had);
+                (unclaimed == 0 || !inner.has_successors(), unclaimed)
             })
             .await;
         if acting > 0 {

@@ -86,7 +86,8 @@ impl<'a> Claims<'a> {
     fn new(known: &'a Known<'a>) -> Self {
         let mut by_slot = vec![None; usize::from(SLOTS)];
         for (node, word) in known.peers {
-            if known.view.standing(*node) == Standing::Gone {
+            let stopped = phase(known.view, *node) == Some(Phase::Paused) && !word.fresh;
+            if stopped || known.view.standing(*node) == Standing::Gone {
                 continue;
             }
             for slot in word.holdings.acting.iter() {
@@ -94,9 +95,11 @@ impl<'a> Claims<'a> {
             }
         }
         let all_heard = known.view.others().all(|member| {
-            known.peers.get(&member.identity.node).is_some_and(|word| {
-                word.fresh && word.holdings.generation == member.identity.generation
-            })
+            // Who paused and does not answer has stopped: it released what it had.
+            member.identity.phase == Phase::Paused
+                || known.peers.get(&member.identity.node).is_some_and(|word| {
+                    word.fresh && word.holdings.generation == member.identity.generation
+                })
         });
         let mut in_transit = known.own.in_transit.clone();
         for word in known.peers.values() {
