@@ -1,7 +1,9 @@
 //! `CLUSTER`: members and slots in the words of Redis Cluster.
 //!
-//! Each node is a master of the slots it owns; the others of a replica set follow it. What is dead
-//! is left out of slots, so that a client never starts with it. Hosts are always explicit: an empty
+//! Each node is the master of the slots it owns, and nobody's replica: every node would be both, and
+//! clients take a node that they first meet as a replica for nothing else. (Measured with redis-py:
+//! DBSIZE, SCAN and FLUSHALL went to one node of three.) Any node answers for any slot, so replicas
+//! would give clients nothing. What is dead is left out, so that a client never starts with it. Hosts are always explicit: an empty
 //! one ends some client libraries.
 
 use std::collections::BTreeMap;
@@ -88,66 +90,86 @@ const fn is_there(state: MemberState) -> bool {
     matches!(state, MemberState::Alive | MemberState::Suspect)
 }
 
-/// The members of a replica set that are there, in their order.
-fn present<'a>(topology: &'a Topology, range: &SlotRange) -> Vec<&'a TopologyNode> {
-    let members = range.nodes.iter().filter_map(|place| topology.nodes.get(*place));
-    members.filter(|node| is_there(node.state)).collect()
+/// A run of slots, and the place of their master.
+struct Mastered {
+    master: usize,
+    first: u16,
+    last: u16,
+}
+
+/// Who masters which slots, ascending: of a replica set the first that is there. Neighbours with
+/// the same master are one run.
+fn mastered(topology: &Topology) -> Vec<Mastered> {
+    let there =
+        |place: &&usize| topology.nodes.get(**place).is_some_and(|node| is_there(node.state));
+    let mut runs: Vec<Mastered> = Vec::new();
+    for range in &topology.ranges {
+        let Some(&master) = range.nodes.iter().find(there) else { continue };
+        let (first, last) = (range.first.get(), range.last.get());
+        match runs.last_mut() {
+            Some(run) if run.master == master && run.last.saturating_add(1) == first => {
+                run.last = last;
+            }
+            _ => runs.push(Mastered { master, first, last }),
+        }
+    }
+    runs
+}
+
+/// The runs of each master, by its place.
+fn by_master(topology: &Topology) -> BTreeMap<usize, Vec<Mastered>> {
+    let mut runs: BTreeMap<usize, Vec<Mastered>> = BTreeMap::new();
+    for run in mastered(topology) {
+        runs.entry(run.master).or_default().push(run);
+    }
+    runs
 }
 
 fn slots(topology: &Topology, reply: &mut Encoder<'_>) {
-    let ranges: Vec<_> = topology
-        .ranges
-        .iter()
-        .map(|range| (range, present(topology, range)))
-        .filter(|(_, nodes)| !nodes.is_empty())
-        .collect();
-    reply.array(ranges.len());
-    for (range, nodes) in ranges {
-        reply.array(nodes.len().saturating_add(2));
-        reply.integer(i64::from(range.first.get()));
-        reply.integer(i64::from(range.last.get()));
-        for node in nodes {
-            reply.array(4);
-            reply.bulk(node.cluster.ip().to_string());
-            reply.integer(i64::from(node.cluster.port()));
-            reply.bulk(node.id.to_redis_hex());
-            reply.map(0);
-        }
+    let runs = mastered(topology);
+    reply.array(runs.len());
+    for Mastered { master, first, last } in runs {
+        let Some(node) = topology.nodes.get(master) else { continue };
+        reply.array(3);
+        reply.integer(i64::from(first));
+        reply.integer(i64::from(last));
+        reply.array(4);
+        reply.bulk(node.cluster.ip().to_string());
+        reply.integer(i64::from(node.cluster.port()));
+        reply.bulk(node.id.to_redis_hex());
+        reply.map(0);
     }
 }
 
-/// One shard for each replica set that owns slots.
+/// One shard for each master.
 fn shards(topology: &Topology, reply: &mut Encoder<'_>) {
-    let mut sets: BTreeMap<&[usize], Vec<&SlotRange>> = BTreeMap::new();
-    for range in &topology.ranges {
-        sets.entry(&range.nodes).or_default().push(range);
-    }
-    reply.array(sets.len());
-    for (set, ranges) in sets {
+    let shards = by_master(topology);
+    reply.array(shards.len());
+    for (master, runs) in shards {
         reply.map(2);
         reply.bulk("slots");
-        reply.array(ranges.len().saturating_mul(2));
-        for range in ranges {
-            reply.integer(i64::from(range.first.get()));
-            reply.integer(i64::from(range.last.get()));
+        reply.array(runs.len().saturating_mul(2));
+        for run in &runs {
+            reply.integer(i64::from(run.first));
+            reply.integer(i64::from(run.last));
         }
         reply.bulk("nodes");
-        let nodes: Vec<_> = set.iter().filter_map(|place| topology.nodes.get(*place)).collect();
-        reply.array(nodes.len());
-        for (place, node) in nodes.into_iter().enumerate() {
-            shard_node(node, if place == 0 { "master" } else { "replica" }, reply);
+        let node = topology.nodes.get(master);
+        reply.array(usize::from(node.is_some()));
+        if let Some(node) = node {
+            shard_node(node, reply);
         }
     }
 }
 
-fn shard_node(node: &TopologyNode, role: &str, reply: &mut Encoder<'_>) {
+fn shard_node(node: &TopologyNode, reply: &mut Encoder<'_>) {
     let ip = node.cluster.ip().to_string();
     reply.map(7);
     reply.bulk("id");
     reply.bulk(node.id.to_redis_hex());
     reply.bulk("port");
     reply.integer(i64::from(node.cluster.port()));
-    for (name, value) in [("ip", ip.as_str()), ("endpoint", &ip), ("role", role)] {
+    for (name, value) in [("ip", ip.as_str()), ("endpoint", &ip), ("role", "master")] {
         reply.bulk(name);
         reply.bulk(value);
     }
@@ -158,14 +180,7 @@ fn shard_node(node: &TopologyNode, role: &str, reply: &mut Encoder<'_>) {
 }
 
 fn nodes(topology: &Topology, reply: &mut Encoder<'_>) {
-    let mut owned: BTreeMap<usize, Vec<&SlotRange>> = BTreeMap::new();
-    for range in &topology.ranges {
-        let there =
-            |place: &&usize| topology.nodes.get(**place).is_some_and(|node| is_there(node.state));
-        if let Some(owner) = range.nodes.iter().find(there) {
-            owned.entry(*owner).or_default().push(range);
-        }
-    }
+    let runs = by_master(topology);
     let mut text = String::new();
     for (place, node) in topology.nodes.iter().enumerate() {
         if node.state == MemberState::Left {
@@ -184,7 +199,7 @@ fn nodes(topology: &Topology, reply: &mut Encoder<'_>) {
             node.cluster,
             node.gossip.port(),
         );
-        for (first, last) in merged(owned.get(&place).map_or(&[][..], Vec::as_slice)) {
+        for Mastered { first, last, .. } in runs.get(&place).map_or(&[][..], Vec::as_slice) {
             let _writing_to_a_string_works = if first == last {
                 write!(text, " {first}")
             } else {
@@ -196,29 +211,14 @@ fn nodes(topology: &Topology, reply: &mut Encoder<'_>) {
     reply.verbatim(*b"txt", text);
 }
 
-/// Neighbouring ranges of one owner as one.
-fn merged(ranges: &[&SlotRange]) -> Vec<(u16, u16)> {
-    let mut merged: Vec<(u16, u16)> = Vec::new();
-    for range in ranges {
-        let (first, last) = (range.first.get(), range.last.get());
-        match merged.last_mut() {
-            Some((_, end)) if end.saturating_add(1) == first => *end = last,
-            _ => merged.push((first, last)),
-        }
-    }
-    merged
-}
-
 fn info(topology: &Topology, reply: &mut Encoder<'_>) {
     let width = |range: &SlotRange| {
         u32::from(range.last.get().saturating_sub(range.first.get())).saturating_add(1)
     };
     let placed: u32 = topology.ranges.iter().map(width).sum();
-    let served: u32 = topology
-        .ranges
+    let served: u32 = mastered(topology)
         .iter()
-        .filter(|range| !present(topology, range).is_empty())
-        .map(width)
+        .map(|run| u32::from(run.last.saturating_sub(run.first)).saturating_add(1))
         .sum();
     let owners: std::collections::BTreeSet<usize> =
         topology.ranges.iter().filter_map(|range| range.nodes.first().copied()).collect();
