@@ -27,18 +27,30 @@ impl Shared {
         self.holdings.changed();
     }
 
-    /// Nobody has a complete copy: this node's is declared complete, and it acts.
-    pub(super) fn promote(&self, slot: Slot) {
-        self.store.lock(slot).header_mut(slot).complete = true;
+    /// This node acts for a slot that nobody handed to it. Who followed the last acting node is not
+    /// known: receivers ask again, and the members of the set are compared.
+    pub(super) fn take_free(&self, view: &View, slot: Slot) {
+        self.store.lock(slot).header_mut(slot).receivers.clear();
+        for link in view.replica_set(slot).filter_map(|placed| placed.link.as_ref()) {
+            link.set_dirty(slot);
+        }
         self.take(slot);
     }
 
+    /// Nobody has a complete copy: this node's is declared complete, and it acts.
+    pub(super) fn promote(&self, view: &View, slot: Slot) {
+        self.store.lock(slot).header_mut(slot).complete = true;
+        self.take_free(view, slot);
+    }
+
     /// Hands the acting bits of `slots` to `asker`, as far as this node holds them and agrees that
-    /// the asker comes before it. Repeating the question gives the same answer.
+    /// the asker comes before it and missed nothing. Repeating the question gives the same answer.
     pub(super) fn release(&self, view: &View, asker: NodeId, slots: &SlotSet) -> Vec<ReleasedSlot> {
-        let wall = self.clock.wall();
+        let (wall, link) = (self.clock.wall(), self.link(asker));
+        let missed = link.map_or_else(SlotSet::new, |link| link.dirty());
+        let may_have = |slot: &Slot| comes_before(view, asker, *slot) && !missed.contains(*slot);
         let mut released = Vec::new();
-        for slot in slots.iter().filter(|slot| comes_before(view, asker, *slot)) {
+        for slot in slots.iter().filter(may_have) {
             let mut shard = self.store.lock(slot);
             let clock = shard.clock_mut().last(wall);
             let header = shard.header_mut(slot);
@@ -49,9 +61,10 @@ impl Shared {
             header.acting = false;
             header.successor = Some(asker);
             let (term, marks) = (header.term, header.marks.clone());
+            let followers = followers(view, slot, &header.receivers, asker);
             drop(shard);
             self.hints.set(slot, asker);
-            released.push(ReleasedSlot { slot, term, clock, marks });
+            released.push(ReleasedSlot { slot, term, clock, marks, followers });
         }
         if !released.is_empty() {
             self.holdings.handed_over(self.clock.now(), released.iter().map(|given| given.slot));
@@ -80,8 +93,9 @@ impl Shared {
     ///
     /// Where this node followed that very term, it has every write of it, and `from` is proved
     /// equal. Otherwise (a healed partition, or a term under which nothing was written) the copies
-    /// are compared.
-    pub(super) fn accept(&self, from: NodeId, released: &[ReleasedSlot]) -> usize {
+    /// are compared. Whoever followed `from` follows this node from its first write on, so that
+    /// nobody who is complete for the slot misses one.
+    pub(super) fn accept(&self, view: &View, from: NodeId, released: &[ReleasedSlot]) -> usize {
         let (wall, link) = (self.clock.wall(), self.link(from));
         let mut taken = 0;
         for given in released {
@@ -97,8 +111,17 @@ impl Shared {
                 } else if let Some(link) = &link {
                     link.set_dirty(given.slot);
                 }
+                let placed = |node: &NodeId| view.placement.holds(*node, given.slot);
+                let followers = given.followers.iter().map(|(node, _)| *node);
+                header.receivers =
+                    followers.filter(|node| *node != view.me && !placed(node)).collect();
                 header.complete
             };
+            for (node, _) in given.followers.iter().filter(|(_, arrived)| !arrived) {
+                if let Some(link) = self.link(*node) {
+                    link.set_dirty(given.slot);
+                }
+            }
             if complete {
                 self.take(given.slot);
                 taken += 1;
@@ -148,6 +171,18 @@ impl Shared {
         }
         self.holdings.changed();
     }
+}
+
+/// Everyone but `asker` to whom this node sends what happens to the slot, and this node, which the
+/// next one tells until it has dropped its copy. Whether all has arrived is not known yet.
+fn followers(view: &View, slot: Slot, receivers: &[NodeId], asker: NodeId) -> Vec<(NodeId, bool)> {
+    let set = view.replica_set(slot).map(|placed| placed.node);
+    let mut nodes: Vec<NodeId> = set.chain(receivers.iter().copied()).collect();
+    nodes.push(view.me);
+    nodes.retain(|node| *node != asker);
+    nodes.sort_unstable();
+    nodes.dedup();
+    nodes.into_iter().map(|node| (node, node == view.me)).collect()
 }
 
 /// Whether `asker` stands before this node for the slot, by this node's own view: then the acting

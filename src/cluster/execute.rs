@@ -80,6 +80,9 @@ impl Shared {
                 return Executed::Done;
             }
         }
+        // The holders by the view of this moment: one that was published before this lock was taken
+        // has compared only what was written before.
+        let view = self.view.load();
         let header = shard.header(run.slot);
         let may_read = run.replica_ok && header.complete && !row.is_write();
         if !header.acting && !may_read {

@@ -23,7 +23,7 @@ use crate::metrics::level;
 use crate::peers::{BulkStream, CallError, Caller};
 use crate::store::Shard;
 use crate::tasks::{self, lock};
-use crate::types::{NodeId, Slot, SlotSet};
+use crate::types::{NodeId, Slot, SlotSet, Term};
 use crate::wire::replication::{self, Happened, Item, put_item};
 
 use super::replicate::{Group, Outgoing, ToDrive, drive_all};
@@ -214,7 +214,7 @@ impl Cache {
             from = shared.walk_step(slot, hash, term, &mut sender.buffer);
             sender.flush_if_full().await?;
         }
-        if self.close_slot(receiver, slot, session, drops) {
+        if self.close_slot(receiver, slot, session, (term, drops)) {
             let happened = Happened::CursorEnd { session };
             put_item(&mut sender.buffer, &Item { slot, term, happened });
         } else {
@@ -224,8 +224,14 @@ impl Cache {
     }
 
     /// Queues `Filled` behind the writes that went to the receiver meanwhile; `false` if one of
-    /// them was dropped, or this node does not act any more.
-    fn close_slot(&self, receiver: NodeId, slot: Slot, session: u64, drops: u64) -> bool {
+    /// them was dropped, or this node does not act any more, or does so anew.
+    fn close_slot(
+        &self,
+        receiver: NodeId,
+        slot: Slot,
+        session: u64,
+        (term, drops): (Term, u64),
+    ) -> bool {
         let shared = &self.shared;
         let Some(link) = shared.link(receiver) else { return false };
         let wall = shared.clock.wall();
@@ -235,7 +241,7 @@ impl Cache {
             let mut shard = shared.store.lock(slot);
             let as_of = shard.clock_mut().last(wall);
             let header = shard.header_mut(slot);
-            if !header.acting || link.drops() != drops {
+            if !header.acting || header.term != term || link.drops() != drops {
                 return false;
             }
             marks::raise(header, receiver, as_of);
@@ -280,13 +286,7 @@ impl Sender<'_> {
 
 impl Shared {
     /// Encodes the next entries of a slot under one hold of its lock.
-    fn walk_step(
-        &self,
-        slot: Slot,
-        from: u64,
-        term: crate::types::Term,
-        buffer: &mut Vec<u8>,
-    ) -> Option<u64> {
+    fn walk_step(&self, slot: Slot, from: u64, term: Term, buffer: &mut Vec<u8>) -> Option<u64> {
         let mut keys = 0;
         let next = self.store.lock(slot).scan(slot, from, WALK_STEP, &mut |_, entry| {
             let happened = Happened::Record(entry.record());

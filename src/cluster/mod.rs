@@ -205,9 +205,28 @@ impl Shared {
                 "placement changed"
             );
         }
-        self.view.store(Arc::new(view));
+        let view = Arc::new(view);
+        self.view.store(Arc::clone(&view));
+        if view.placement.id() != last.placement.id() {
+            self.suspect_newcomers(&last, &view);
+        }
         self.viewed.send_modify(|count| *count += 1);
         self.kick();
+    }
+
+    /// Members that are new in the set of a slot for which this node acts, and did not follow it
+    /// so far, are compared before anything is handed to them.
+    fn suspect_newcomers(&self, last: &View, view: &View) {
+        for index in 0..self.store.shards() {
+            let shard = self.store.lock_shard(index);
+            for (slot, header) in shard.headers().filter(|(_, header)| header.acting) {
+                view.replica_set(slot)
+                    .filter(|placed| !last.placement.holds(placed.node, slot))
+                    .filter(|placed| !header.receivers.contains(&placed.node))
+                    .filter_map(|placed| placed.link.as_ref())
+                    .for_each(|link| link.set_dirty(slot));
+            }
+        }
     }
 
     /// One link for each member, old ones kept; those of members that are gone are told so.

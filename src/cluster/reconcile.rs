@@ -82,7 +82,7 @@ impl Cache {
     fn settle_alone(&self, plan: &Plan, view: &View) {
         let shared = &self.shared;
         for slot in plan.promotes.iter() {
-            shared.promote(slot);
+            shared.promote(view, slot);
         }
         let formed_alone = view.table.members.len() == 1;
         if !plan.promotes.is_empty() && !formed_alone {
@@ -92,7 +92,7 @@ impl Cache {
         }
         if !plan.takes.is_empty() {
             let slots = plan.takes.len();
-            plan.takes.iter().for_each(|slot| shared.take(slot));
+            plan.takes.iter().for_each(|slot| shared.take_free(view, slot));
             shared.taken_over.fetch_add(slots, Ordering::Relaxed);
             shared.metrics.cluster.handovers_death.increment(slots as u64);
             tracing::info!(slots, "slots taken over that nobody acted for");
@@ -143,7 +143,7 @@ impl Cache {
         );
         let Some(Ok(answer)) = answer.await else { return };
         if let Some(Response::Released(released)) = Response::decode(&answer) {
-            let taken = shared.accept(holder, &released);
+            let taken = shared.accept(&shared.view(), holder, &released);
             if taken > 0 {
                 tracing::info!(node = %holder, slots = taken, "slots taken over by release");
                 shared.kick();

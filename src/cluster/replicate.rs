@@ -166,6 +166,11 @@ impl Link {
         lock(&self.dirty).remove(slot)
     }
 
+    /// Whether the peer missed something of a slot.
+    pub(super) fn is_dirty(&self, slot: Slot) -> bool {
+        lock(&self.dirty).contains(slot)
+    }
+
     /// Notes that the peer missed something of a slot.
     pub(super) fn set_dirty(&self, slot: Slot) {
         lock(&self.dirty).insert(slot);

@@ -9,7 +9,7 @@ use crate::peers::{BulkStream, Caller, Serve, Served};
 use crate::resp::Proto;
 use crate::store::{Merged, Shard};
 use crate::types::{NodeId, Slot, SlotSet, Version, WallMillis};
-use crate::wire::message::{ActingHint, Applied, Request, Response, Run};
+use crate::wire::message::{ActingHint, Applied, ReleasedSlot, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 use crate::wire::replication::{self, Happened, Item};
 
@@ -18,6 +18,9 @@ use super::{Cache, MemberPort, Shared};
 
 /// How long a release may wait for the queue of writes before it.
 const RELEASE_DRAIN: Duration = Duration::from_secs(1);
+/// How long it may wait for the queues to those who only follow the slots: the next acting node
+/// compares whoever is late.
+const FOLLOWERS_DRAIN: Duration = Duration::from_millis(100);
 
 /// Serves peers on one thread.
 pub struct PeerService {
@@ -56,7 +59,7 @@ impl PeerService {
             return now(&Response::Released(Vec::new()));
         };
         let drops = link.drops();
-        let released = shared.release(&shared.view(), asker, slots);
+        let mut released = shared.release(&shared.view(), asker, slots);
         let mut queues: Vec<usize> =
             released.iter().map(|given| shared.store.shard_index(given.slot)).collect();
         queues.sort_unstable();
@@ -65,6 +68,7 @@ impl PeerService {
         Served::Later(Box::pin(async move {
             let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
             if drained == Some(true) {
+                shared.drain_followers(&mut released, &queues).await;
                 return Response::Released(released).encode();
             }
             shared.take_back(&released, asker);
@@ -130,6 +134,32 @@ impl Serve for PeerService {
 }
 
 impl Shared {
+    /// Waits until what was queued for the followers of released slots has arrived: it carries the
+    /// old term, and would be refused once they hear of the next one.
+    async fn drain_followers(&self, released: &mut [ReleasedSlot], queues: &[usize]) {
+        let me = self.options.me;
+        let mut nodes: Vec<NodeId> =
+            released.iter().flat_map(|given| given.followers.iter().map(|(n, _)| *n)).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        let deadline = self.clock.now() + FOLLOWERS_DRAIN;
+        let mut arrived = vec![me];
+        for node in nodes.into_iter().filter(|node| *node != me) {
+            let Some(link) = self.link(node) else { continue };
+            let left = deadline.saturating_since(self.clock.now());
+            let drain = link.drain(queues, link.drops());
+            if crate::clock::within(left, drain).await == Some(true) {
+                arrived.push(node);
+            }
+        }
+        for given in released {
+            for (node, all) in &mut given.followers {
+                let dirty = self.link(*node).is_some_and(|link| link.is_dirty(given.slot));
+                *all = arrived.contains(node) && !dirty;
+            }
+        }
+    }
+
     /// Applies a batch of `from`, item by item; an empty answer says that all were applied here by
     /// a complete holder.
     fn apply_batch(&self, from: NodeId, batch: &[u8]) -> Vec<Applied> {

@@ -174,6 +174,9 @@ pub struct ReleasedSlot {
     pub clock: u64,
     /// The marks of all holders that it kept.
     pub marks: Vec<(NodeId, u64)>,
+    /// Everyone else to whom the old acting node sent the slot's writes, itself included, and
+    /// whether all of them arrived. The next one goes on sending to them.
+    pub followers: Vec<(NodeId, bool)>,
 }
 
 /// One node's copy of a key.
