@@ -68,6 +68,9 @@ struct Pursuit {
     row: &'static Row,
     /// Whether a write that was sent and not answered may be sent again.
     repeatable: bool,
+    /// Whether a write was sent and not answered: then it may have been executed, whatever the
+    /// tries after it come to.
+    perhaps_executed: bool,
     slot: Slot,
     proto: Proto,
     request: Bytes,
@@ -147,6 +150,7 @@ impl Cache {
             cache: self.clone(),
             row,
             repeatable,
+            perhaps_executed: false,
             slot,
             proto,
             request,
@@ -234,6 +238,9 @@ impl Pursuit {
         loop {
             let next = match tried {
                 Tried::Reply(reply) => {
+                    if self.perhaps_executed && reply.starts_with(b"-") {
+                        return self.outcome_unknown("it was repeated, and then refused");
+                    }
                     self.cache.shared.metrics.cluster.proxied_ok.increment(1);
                     return reply;
                 }
@@ -276,20 +283,27 @@ impl Pursuit {
     }
 
     /// Whether a failed try ends the command.
-    fn judge(&self, error: &CallError) -> Option<Bytes> {
+    fn judge(&mut self, error: &CallError) -> Option<Bytes> {
         if !self.row.is_write() {
             return None;
         }
-        if *error == CallError::Busy || *error == CallError::TooLarge {
+        self.perhaps_executed |= !error.is_certain();
+        let is_shed = *error == CallError::Busy || *error == CallError::TooLarge;
+        if is_shed && !self.perhaps_executed {
             self.cache.shared.metrics.cluster.proxied_failed.increment(1);
             return Some(error_reply(self.proto, &errors::try_again(&error.to_string())));
         }
-        if error.is_certain() || self.repeatable {
+        if !is_shed && (error.is_certain() || self.repeatable) {
             return None;
         }
-        self.cache.shared.metrics.cluster.proxied_failed.increment(1);
-        self.cache.shared.metrics.cluster.outcome_unknown.increment(1);
-        Some(error_reply(self.proto, &errors::outcome_unknown(&error.to_string())))
+        Some(self.outcome_unknown(&error.to_string()))
+    }
+
+    fn outcome_unknown(&self, why: &str) -> Bytes {
+        let metrics = &self.cache.shared.metrics.cluster;
+        metrics.proxied_failed.increment(1);
+        metrics.outcome_unknown.increment(1);
+        error_reply(self.proto, &errors::outcome_unknown(why))
     }
 
     /// Asks the other members of the set, as replicas, for a read.
@@ -345,8 +359,11 @@ impl Pursuit {
     }
 
     fn give_up(&self) -> Bytes {
-        self.cache.shared.metrics.cluster.proxied_failed.increment(1);
         let text = format!("no node acts for slot {} at the moment", self.slot);
+        if self.perhaps_executed {
+            return self.outcome_unknown(&text);
+        }
+        self.cache.shared.metrics.cluster.proxied_failed.increment(1);
         error_reply(self.proto, &errors::try_again(&text))
     }
 }
