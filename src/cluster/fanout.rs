@@ -12,7 +12,7 @@ use crate::peers::CallError;
 use crate::resp::{Encoder, Proto, Reply, errors};
 use crate::ring::slot_of;
 use crate::store::Store;
-use crate::types::{BodyRef, Db, NodeId, SLOTS, Slot, Version};
+use crate::types::{Db, NodeId, SLOTS, Slot, Version};
 use crate::wire::message::{Request, Response};
 use crate::wire::replication::{Happened, Item};
 
@@ -379,12 +379,9 @@ impl Shared {
             }
             let room = limit - page.names.len();
             let next = shard.scan(slot, from.max(lowest), room, &mut |_, entry| {
-                let record = entry.record();
-                let live = record.expires_at.is_none_or(|at| at > now)
-                    && !matches!(record.body, BodyRef::Tombstone);
-                if let [stored_db, name @ ..] = record.key
-                    && live
+                if let [stored_db, name @ ..] = entry.record().key
                     && *stored_db == db.get()
+                    && entry.is_live(now)
                 {
                     page.names.push(name.to_vec());
                 }

@@ -221,13 +221,12 @@ impl Shared {
             return CopyOfKey { present: false, version: None, expires_at: None, bytes: 0 };
         };
         let record = entry.record();
-        let live = record.expires_at.is_none_or(|at| at > now);
         let bytes = match record.body {
             BodyRef::String(value) => value.len() as u64,
             BodyRef::Tombstone => 0,
         };
         CopyOfKey {
-            present: live && record.body != BodyRef::Tombstone,
+            present: entry.is_live(now),
             version: Some(record.version),
             expires_at: record.expires_at,
             bytes,

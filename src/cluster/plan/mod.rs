@@ -62,8 +62,9 @@ impl Plan {
     }
 }
 
-/// Who says that it acts for each slot: a peer, by position in the map.
+/// What the members say of the slots, taken together.
 struct Claims<'a> {
+    /// The peer that says that it acts for each slot.
     by_slot: Vec<Option<NodeId>>,
     /// Slots on their way from one node to another.
     in_transit: SlotSet,
@@ -150,9 +151,7 @@ impl<'a> Claims<'a> {
             && view.replica_set(slot).next().is_some_and(|first| first.node == view.me)
             && !self.known.peers.values().any(|word| word.holdings.complete.contains(slot))
     }
-}
 
-impl Claims<'_> {
     /// Whether nobody acts for the slot, no member of its set is complete, and this node, a former
     /// holder, is the first of those that still have it: then the set is filled from here.
     fn is_only_stray_copy(&self, slot: Slot) -> bool {
