@@ -214,6 +214,8 @@ family! {
             = "chickadee_client_connections_total";
         "Connections refused at the limit." rejected_limit: Counter
             = "chickadee_client_rejections_total" {reason = "limit"};
+        "Connections refused because the node was not part of a cluster yet." rejected_early: Counter
+            = "chickadee_client_rejections_total" {reason = "not_joined"};
         "Failed logins." rejected_auth: Counter
             = "chickadee_client_rejections_total" {reason = "auth"};
         "Connections closed for breaking the protocol." rejected_protocol: Counter

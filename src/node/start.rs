@@ -2,7 +2,7 @@
 //!
 //! Storage and secret first, then every port is bound, so that what cannot work fails before
 //! anything is told to anyone; then admin answers (alive, not ready), peers and gossip start, and
-//! clients are accepted once the node is part of a cluster with an active member.
+//! clients are served once the node is part of a cluster with an active member.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -226,7 +226,7 @@ async fn serve_peers(
 }
 
 /// Accepts clients once the node is in a cluster that can serve them, and hands them to the shards
-/// in turn.
+/// in turn; those that come before are told to go elsewhere.
 fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<TcpListener>) {
     let front_ends: Vec<(Executor, Arc<FrontEnd>)> = inner
         .shards
@@ -244,8 +244,15 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
         let (inner, tasks) = (Arc::clone(inner), inner.tasks.clone());
         let mut turns = front_ends.clone().into_iter().cycle();
         tasks.clone().spawn("accept clients", async move {
-            inner.has_active_member().await;
-            let (server, stop) = (Arc::clone(&inner.server), tasks.stop_signal());
+            let (server, mut stop) = (Arc::clone(&inner.server), tasks.stop_signal());
+            let served = async {
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => {}
+                    () = inner.has_active_member() => {}
+                }
+            };
+            server.turn_away(&listener, served).await;
             let give = move |accepted| {
                 if let Some((executor, front_end)) = turns.next() {
                     let server = Arc::clone(&inner.server);

@@ -30,6 +30,8 @@ pub const NOREPLICAS: &str = "NOREPLICAS Not enough good replicas to write.";
 pub const EXECABORT: &str = "EXECABORT Transaction discarded because of previous errors.";
 /// The connection limit is reached.
 pub const MAX_CLIENTS: &str = "ERR max number of clients reached";
+/// The node is not part of a cluster yet, and knows nobody to pass a command to.
+pub const LOADING: &str = "LOADING this node is not part of a cluster yet";
 /// Options that contradict each other, or are unknown.
 pub const SYNTAX: &str = "ERR syntax error";
 

@@ -26,6 +26,26 @@ pub struct Accepted {
 }
 
 impl Server {
+    /// Refuses connections until `served` is done, and says why: a client that nobody serves must
+    /// go to another node, not wait for this one.
+    pub async fn turn_away(&self, listener: &TcpListener, served: impl Future<Output = ()>) {
+        tokio::pin!(served);
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = &mut served => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    self.metrics.rejected_early.increment(1);
+                    refuse(stream, errors::LOADING).await;
+                }
+                Err(error) => self.rest_from(&error).await,
+            }
+        }
+    }
+
     /// Accepts connections until it is told to stop and gives each to `give`.
     pub async fn listen(
         self: Arc<Self>,
@@ -46,17 +66,19 @@ impl Server {
                         give(accepted);
                     }
                 }
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a client failed");
-                    sleep_until(&*self.clock, self.clock.now() + PAUSE).await;
-                }
+                Err(error) => self.rest_from(&error).await,
             }
         }
     }
 
+    async fn rest_from(&self, error: &std::io::Error) {
+        tracing::warn!(%error, "accepting a client failed");
+        sleep_until(&*self.clock, self.clock.now() + PAUSE).await;
+    }
+
     async fn take_in(
         &self,
-        mut stream: TcpStream,
+        stream: TcpStream,
         from: SocketAddr,
         port: Port,
     ) -> Option<Accepted> {
@@ -67,9 +89,7 @@ impl Server {
             self.clients.register((from, to), port, now, self.config.max_clients)
         else {
             self.metrics.rejected_limit.increment(1);
-            let text = format!("-{}\r\n", errors::MAX_CLIENTS);
-            // A new connection's buffer takes the line at once; whoever resets it is not told.
-            let _told = within(limits::REFUSAL_TIMEOUT, stream.write_all(text.as_bytes())).await;
+            refuse(stream, errors::MAX_CLIENTS).await;
             return None;
         };
         let _without_it_only_slower = stream.set_nodelay(true);
@@ -102,4 +122,11 @@ impl Server {
         gauge.decrement(1.0);
         tracing::trace!(client = registered.client.id(), ?ended, "client connection ended");
     }
+}
+
+/// Tells a client why it is not served and closes its connection.
+async fn refuse(mut stream: TcpStream, why: &str) {
+    let text = format!("-{why}\r\n");
+    // A new connection's buffer takes the line at once; whoever resets it is not told.
+    let _told = within(limits::REFUSAL_TIMEOUT, stream.write_all(text.as_bytes())).await;
 }
