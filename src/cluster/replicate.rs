@@ -228,8 +228,8 @@ impl Link {
     }
 
     /// Where the queues of these store shards end now.
-    pub(super) fn ends(&self, indexes: impl IntoIterator<Item = usize>) -> Vec<(usize, u64)> {
-        indexes.into_iter().map(|index| (index, lock(&self.queues[index]).queued)).collect()
+    pub(super) fn ends(&self, indexes: &[usize]) -> Vec<(usize, u64)> {
+        indexes.iter().map(|index| (*index, lock(&self.queues[*index]).queued)).collect()
     }
 
     /// Waits until everything up to these ends was answered, whatever is queued behind it; `false`

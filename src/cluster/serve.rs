@@ -64,7 +64,7 @@ impl PeerService {
             released.iter().map(|given| shared.store.shard_index(given.slot)).collect();
         queues.sort_unstable();
         queues.dedup();
-        let ends = link.ends(queues);
+        let ends = link.ends(&queues);
         Served::Later(Box::pin(async move {
             let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
             if drained == Some(true) {
@@ -147,7 +147,9 @@ impl Shared {
         for node in nodes.into_iter().filter(|node| *node != me) {
             let Some(link) = self.link(node) else { continue };
             let left = deadline.saturating_since(self.clock.now());
-            let drain = link.drain(queues, link.drops());
+            let drops = link.drops();
+            let ends = link.ends(queues);
+            let drain = link.drain(&ends, drops);
             if crate::clock::within(left, drain).await == Some(true) {
                 arrived.push(node);
             }

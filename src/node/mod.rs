@@ -85,6 +85,8 @@ pub(crate) struct Inner {
     shards: Arc<[ShardHandle]>,
     server: Arc<Server>,
     tasks: TaskGroup,
+    /// Accepts clients; stops before the rest.
+    listeners: TaskGroup,
     storage: Arc<dyn Storage>,
     /// Open once the node is told to stop: it is not ready any more.
     stopping: Latch,
@@ -176,6 +178,7 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        self.inner.listeners.abort();
         self.inner.tasks.abort();
     }
 }

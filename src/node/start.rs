@@ -99,6 +99,7 @@ async fn start(
         shards: handles.into(),
         server,
         tasks: tasks.clone(),
+        listeners: TaskGroup::new(),
         storage,
         stopping: Latch::new(),
         stopped: Latch::new(),
@@ -243,8 +244,9 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
     for (listener, port) in listeners {
         let (inner, tasks) = (Arc::clone(inner), inner.tasks.clone());
         let mut turns = front_ends.clone().into_iter().cycle();
-        tasks.clone().spawn("accept clients", async move {
-            let (server, mut stop) = (Arc::clone(&inner.server), tasks.stop_signal());
+        let listeners = inner.listeners.clone();
+        listeners.clone().spawn("accept clients", async move {
+            let (server, mut stop) = (Arc::clone(&inner.server), listeners.stop_signal());
             let served = async {
                 tokio::select! {
                     biased;

@@ -1,4 +1,5 @@
-//! The order of stopping, as code: not ready, slots released, goodbye, connections closed.
+//! The order of stopping, as code: not ready, no new clients, slots released, goodbye, clients
+//! answered, connections closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +21,7 @@ impl Inner {
         }
         self.stopping.open();
         tracing::info!("pausing: releasing slots");
+        self.listeners.stop();
         let had = self.shared.acting_slots();
         self.members.set_phase(Phase::Paused).await;
         let deadline = self.clock.now() + self.config.cluster.leave_timeout;
@@ -45,6 +47,7 @@ impl Inner {
         }
         self.stopping.open();
         tracing::info!("leaving: handing over slots");
+        self.listeners.stop();
         self.members.set_phase(Phase::Leaving).await;
         let patience = timeout.unwrap_or(self.config.cluster.leave_timeout);
         let deadline = self.clock.now() + patience;
@@ -71,7 +74,7 @@ impl Inner {
                 return count;
             }
             if count != last {
-                tracing::debug!(slots = count, "slots still held");
+                tracing::debug!(left = count, "not done yet");
                 last = count;
             }
             tokio::time::sleep(LOOK_INTERVAL).await;
@@ -86,8 +89,19 @@ impl Inner {
         })
     }
 
+    /// Lets clients have the answers they wait for, then closes everything.
     async fn end(&self) {
         self.server.clients().close_all();
+        let deadline = self.clock.now() + self.config.client.op_timeout;
+        let clients = self
+            .wait_until(deadline, |inner| {
+                let connected = inner.server.clients().count();
+                (connected == 0, connected)
+            })
+            .await;
+        if clients > 0 {
+            tracing::warn!(clients, "clients were cut off");
+        }
         self.transport.close().await;
         self.tasks.stop_and_join(TASK_GRACE).await;
         self.stopped.open();

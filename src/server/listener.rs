@@ -76,12 +76,7 @@ impl Server {
         sleep_until(&*self.clock, self.clock.now() + PAUSE).await;
     }
 
-    async fn take_in(
-        &self,
-        stream: TcpStream,
-        from: SocketAddr,
-        port: Port,
-    ) -> Option<Accepted> {
+    async fn take_in(&self, stream: TcpStream, from: SocketAddr, port: Port) -> Option<Accepted> {
         self.metrics.connections.increment(1);
         let to = stream.local_addr().ok()?;
         let now = self.clock.now();
