@@ -255,6 +255,8 @@ impl Cache {
             return Ok(Page { names: Vec::new(), next: (SLOTS, 0), not_acting: false });
         };
         if port == Port::Cluster {
+            // A walk that never waits for a peer must not hold up this thread's other clients.
+            tokio::task::yield_now().await;
             let page = self.shared.keys_page(db, slot, place.1, limit, true);
             let next = if page.not_acting { (page.next.0 + 1, 0) } else { page.next };
             return Ok(Page { next, ..page });
@@ -369,7 +371,7 @@ impl Shared {
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).clamp(1, 4096);
         let (lowest, highest) = Store::hashes_of(db);
         let mut page = Page { names: Vec::new(), next: (slot.get(), from), not_acting: false };
-        for slot in Slot::all().skip(slot.index()) {
+        for slot in slot.onward() {
             let from = if page.next.0 == slot.get() { page.next.1 } else { 0 };
             page.next = (slot.get(), from);
             let shard = self.store.lock(slot);

@@ -36,6 +36,11 @@ impl Slot {
     pub fn all() -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
         (0..SLOTS).map(Self)
     }
+
+    /// This slot and every later one, in ascending order.
+    pub fn onward(self) -> impl DoubleEndedIterator<Item = Self> + ExactSizeIterator {
+        (self.0..SLOTS).map(Self)
+    }
 }
 
 impl fmt::Display for Slot {
