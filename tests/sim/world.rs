@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use chickadee::clock::SimulatedClock;
-use chickadee::cluster::Shared;
+use chickadee::cluster::{Shared, SlotReport};
 use chickadee::config::{Acks, Config};
 use chickadee::net::Net;
 use chickadee::node::{Node, Seams};
@@ -279,10 +279,34 @@ fn unsettled(running: &BTreeMap<usize, Arc<Shared>>) -> Option<String> {
     let acting: usize = counts.iter().map(|counts| counts.acting).sum();
     let incomplete: usize = counts.iter().map(|counts| counts.incomplete).sum();
     if acting != usize::from(SLOTS) || incomplete > 0 {
-        return Some(format!("{acting} slots are acted for, {incomplete} copies incomplete"));
+        let slots = odd_slots(running);
+        return Some(format!("{acting} slots are acted for, {incomplete} incomplete: {slots}"));
     }
     let differing = differing_slots(running);
     (!differing.is_empty()).then(|| format!("copies differ in slots {differing:?}"))
+}
+
+/// A few slots that are not acted for once or not complete, and how the nodes have them.
+fn odd_slots(running: &BTreeMap<usize, Arc<Shared>>) -> String {
+    let mut states: BTreeMap<u16, Vec<(usize, SlotReport)>> = BTreeMap::new();
+    for (node, shared) in running {
+        for report in shared.slot_reports(Slot::all()) {
+            states.entry(report.slot.get()).or_default().push((*node, report));
+        }
+    }
+    states.retain(|_, copies| {
+        copies.iter().filter(|(_, copy)| copy.acting).count() != 1
+            || copies.iter().any(|(_, copy)| copy.owner.is_some() && !copy.complete)
+    });
+    let mut text = String::new();
+    for (slot, copies) in states.iter().take(4) {
+        text += &format!("\n  slot {slot}:");
+        for (node, SlotReport { owner, acting, complete, keys, .. }) in copies {
+            text += &format!(" n{node} {{owner {owner:?} acting {acting} complete {complete} ");
+            text += &format!("keys {keys}}}");
+        }
+    }
+    text
 }
 
 /// Slots that are not acted for by exactly one of two complete and equal copies.
