@@ -52,9 +52,13 @@ pub(super) async fn run(
 }
 
 impl Cache {
-    /// One round; whether nothing is left to do.
+    /// One round; whether nothing is left to do. It comes to nothing if the members changed while
+    /// the others were heard: a slot may seem free whose acting node has come back meanwhile.
     async fn round(&self, view: &View, members: &dyn MemberPort, tasks: &TaskGroup) -> bool {
         self.hear_holdings(view).await;
+        if !Arc::ptr_eq(&self.view().table, &view.table) {
+            return false;
+        }
         let shared = &self.shared;
         let own = shared.own_holdings();
         let plan = plan(&Known {
