@@ -95,12 +95,12 @@ impl<'a> Claims<'a> {
                 by_slot[slot.index()] = Some(*node);
             }
         }
+        // Whatever generation the view knows: a word of this round is that of a process that runs,
+        // and a node raises its generation without a restart when it was taken for dead. Who paused
+        // and does not answer has stopped: it released what it had.
         let all_heard = known.view.others().all(|member| {
-            // Who paused and does not answer has stopped: it released what it had.
             member.identity.phase == Phase::Paused
-                || known.peers.get(&member.identity.node).is_some_and(|word| {
-                    word.fresh && word.holdings.generation == member.identity.generation
-                })
+                || known.peers.get(&member.identity.node).is_some_and(|word| word.fresh)
         });
         let mut in_transit = known.own.in_transit.clone();
         for word in known.peers.values() {

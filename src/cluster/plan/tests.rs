@@ -151,6 +151,14 @@ fn a_dead_owners_slots_are_taken_by_the_next_complete_member_once_all_were_heard
 }
 
 #[test]
+fn the_word_of_a_node_counts_that_was_taken_for_dead_and_came_back() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    let free = scene.plan().takes;
+    scene.table.members[2].identity.generation = Generation(2);
+    assert_eq!(scene.plan().takes, free, "it did not restart, so its word has the old number");
+}
+
+#[test]
 fn a_suspect_owner_keeps_its_slots() {
     let scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Suspect);
     assert!(scene.plan().is_idle());
