@@ -185,7 +185,7 @@ impl Told {
                 let text = other.as_error().unwrap_or_default();
                 let prefix = text.split(' ').next().unwrap_or_default();
                 match prefix {
-                    "TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN" => Self::NotExecuted,
+                    "TRYAGAIN" | "NOREPLICAS" | "CLUSTERDOWN" | "LOADING" => Self::NotExecuted,
                     _ if text.starts_with("ERR outcome unknown") => Self::Unknown,
                     _ => panic!("unexpected reply {other:?}"),
                 }
