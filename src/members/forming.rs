@@ -90,6 +90,11 @@ impl Forming {
         self.starters.insert(node, Starter { first, heard: now });
     }
 
+    /// How long this node has been looking.
+    pub(super) fn waited(&self, now: Instant) -> Duration {
+        now.saturating_since(self.since)
+    }
+
     /// Whether this node's own address stands first in its list of seeds.
     pub(super) fn is_first(&self) -> bool {
         matches!(self.seeds.first(), Some((_, SeedState::Myself)))
@@ -105,7 +110,7 @@ impl Forming {
             return Decision::Form;
         }
         self.starters.retain(|_, starter| now.saturating_since(starter.heard) < FRESH);
-        if now.saturating_since(self.since) < PATIENCE {
+        if self.waited(now) < PATIENCE {
             return Decision::Wait(format!("looking for members: {}", self.summary()));
         }
         let other_first = self.starters.iter().find(|(_, starter)| starter.first);

@@ -20,6 +20,9 @@ use crate::wire::member::{
 /// How often a node that looks for a cluster asks its seeds.
 const LOOKING: Duration = Duration::from_millis(500);
 
+/// How long a node looks before it says so: seeds that are there have answered by then.
+const QUIET: Duration = Duration::from_secs(2);
+
 impl Task {
     pub(super) fn look(&mut self, now: Instant) {
         if self.rounds.look <= now {
@@ -33,11 +36,24 @@ impl Task {
         }
         match self.forming.as_mut().map(|forming| forming.decide(now)) {
             Some(Decision::Form) => self.form(now),
-            Some(Decision::Wait(why)) if why != self.waiting_for => {
-                self.waiting_for = why;
-                self.changed = true;
+            Some(Decision::Wait(why)) => {
+                if why != self.waiting_for {
+                    self.waiting_for = why;
+                    self.changed = true;
+                }
+                self.say_waiting(now);
             }
-            Some(Decision::Wait(_)) | None => {}
+            None => {}
+        }
+    }
+
+    /// Logs for whom this node waits, once its seeds had time to answer.
+    fn say_waiting(&mut self, now: Instant) {
+        let settled = self.forming.as_ref().is_some_and(|forming| forming.waited(now) >= QUIET);
+        if settled && self.waiting_said != self.waiting_for && self.lines.waiting.may(now).is_some()
+        {
+            self.waiting_said.clone_from(&self.waiting_for);
+            tracing::warn!(waiting_for = %self.waiting_for, "no cluster yet");
         }
     }
 
@@ -93,7 +109,9 @@ impl Task {
                 }
                 MemberAnswer::Refused(refusal) => {
                     self.parts.metrics.joins_failed.increment(1);
-                    tracing::warn!(seed = %node, %refusal, "seed refused this node");
+                    if self.lines.refused.may(now).is_some() {
+                        tracing::warn!(seed = %node, %refusal, "seed refused this node");
+                    }
                     state = SeedState::Failed(refusal.to_string());
                 }
                 MemberAnswer::Same
@@ -189,7 +207,7 @@ impl Task {
             return MemberAnswer::Busy;
         }
         if let Err(refusal) = same_cluster(&join, &self.facts) {
-            return refuse(&join, refusal);
+            return self.refuse(now, &join, refusal);
         }
         if !self.leaving.is_empty() || self.has_left {
             return MemberAnswer::Refused(Refusal::Leaving);
@@ -205,7 +223,7 @@ impl Task {
             return MemberAnswer::Starter { node: me, first };
         }
         match admit(&join, &self.core, &self.own, &self.metas) {
-            Err(refusal) => refuse(&join, refusal),
+            Err(refusal) => self.refuse(now, &join, refusal),
             Ok(replaced) => {
                 if let Some(dead) = replaced {
                     self.core.forget(now, dead);
@@ -227,9 +245,11 @@ impl Task {
             }
         }
     }
-}
-
-fn refuse(join: &Join, refusal: Refusal) -> MemberAnswer {
-    tracing::warn!(node = %join.identity.node, peer = %join.meta.peer, %refusal, "join refused");
-    MemberAnswer::Refused(refusal)
+    fn refuse(&mut self, now: Instant, join: &Join, refusal: Refusal) -> MemberAnswer {
+        if let Some(others) = self.lines.refusing.may(now) {
+            let (node, peer) = (join.identity.node, join.meta.peer);
+            tracing::warn!(%node, %peer, %refusal, others, "join refused");
+        }
+        MemberAnswer::Refused(refusal)
+    }
 }

@@ -14,7 +14,7 @@ use crate::members::exchange::FETCH_FIRST;
 use crate::members::forming::Forming;
 use crate::members::push_pull::{Metas, fingerprint};
 use crate::members::{Command, MemberInfo, MemberTable, MembersOptions, MembersParts};
-use crate::membership::{Event, Membership, MembershipOptions, Pong};
+use crate::membership::{Event, Membership, MembershipOptions, Pong, Seldom};
 use crate::peers::Caller;
 use crate::types::{ClusterFacts, Identity, Instant, MemberState, NodeId, NodeMeta, WallMillis};
 use crate::wire::member::{MemberAnswer, MemberRequest};
@@ -70,6 +70,16 @@ pub(super) struct Rounds {
     pub(super) fetch_pause: Duration,
 }
 
+/// Log lines that a node which asks again and again would repeat.
+#[derive(Default)]
+pub(super) struct Lines {
+    pub(super) waiting: Seldom,
+    /// This node was refused.
+    pub(super) refused: Seldom,
+    /// This node refused another one.
+    pub(super) refusing: Seldom,
+}
+
 pub(super) struct Task {
     pub(super) core: Membership,
     pub(super) metas: Metas,
@@ -78,6 +88,9 @@ pub(super) struct Task {
     /// `None` once this node is in a cluster.
     pub(super) forming: Option<Forming>,
     pub(super) waiting_for: String,
+    /// What was logged of it last.
+    pub(super) waiting_said: String,
+    pub(super) lines: Lines,
     pub(super) seeds: Vec<Seed>,
     pub(super) rounds: Rounds,
     pub(super) line: Line,
@@ -161,6 +174,8 @@ impl Task {
             facts: options.facts,
             forming: Some(forming),
             waiting_for: String::new(),
+            waiting_said: String::new(),
+            lines: Lines::default(),
             seeds,
             rounds,
             line,

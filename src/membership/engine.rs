@@ -17,7 +17,8 @@ use crate::membership::identity::order;
 use crate::membership::member::{Change, Member, Table};
 use crate::membership::notice::{NoticeHandler, removed_bytes};
 use crate::membership::profile::config_for;
-use crate::membership::seal::{KeyRing, Rejected, Sealer};
+use crate::membership::refused::Refused;
+use crate::membership::seal::{KeyRing, Sealer};
 use crate::membership::timers::{Due, Timers};
 use crate::metrics::GossipMetrics;
 use crate::types::{Generation, Identity, Instant, MemberState, NodeId};
@@ -179,6 +180,7 @@ pub struct Membership {
     transmits: VecDeque<Transmit>,
     health: Health,
     incarnation: u16,
+    refused: Refused,
     /// Packets that opened, and how many of them before the probe under way.
     heard: u64,
     heard_at_probe: u64,
@@ -230,6 +232,7 @@ impl Membership {
             transmits: VecDeque::new(),
             health: Health::default(),
             incarnation: 0,
+            refused: Refused::default(),
             heard: 0,
             heard_at_probe: 0,
             sized_for: 1,
@@ -255,11 +258,7 @@ impl Membership {
         let understood = match self.sealer.open(datagram) {
             Ok(packet) => self.swim.handle_data(packet, &mut outbox),
             Err(rejected) => {
-                match rejected {
-                    Rejected::Version => self.metrics.rejected_version.increment(1),
-                    Rejected::Sealed => self.metrics.rejected_sealed.increment(1),
-                    Rejected::Replay => self.metrics.rejected_replay.increment(1),
-                }
+                self.refused.note(now, from, rejected, &self.metrics);
                 return;
             }
         };

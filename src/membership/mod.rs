@@ -30,7 +30,9 @@ mod merge;
 mod net_sim;
 mod notice;
 mod profile;
+mod refused;
 mod seal;
+mod seldom;
 #[cfg(test)]
 mod tests;
 mod timers;
@@ -38,3 +40,4 @@ mod timers;
 pub use engine::{Event, Membership, MembershipOptions, Pong, Transmit};
 pub use member::Member;
 pub use seal::{GossipKey, KeyRing, KeyRingError, SEAL_OVERHEAD};
+pub use seldom::Seldom;
