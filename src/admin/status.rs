@@ -290,8 +290,9 @@ pub struct SlotRow {
     pub keys: u64,
     /// Digest of its records, 16 hex digits; tombstones are no part of it.
     pub digest: String,
-    /// When the digest was taken.
-    pub as_of: Stamp,
+    /// Up to when the node is known to have every record, by the clock of the slot's acting node;
+    /// `None` before the two have compared, and at the acting node itself.
+    pub as_of: Option<Stamp>,
 }
 
 /// Which slots are asked for.

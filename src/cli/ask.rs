@@ -152,7 +152,11 @@ impl Ask {
         path: &str,
     ) -> Result<(StatusCode, Bytes), Failure> {
         let lost = |error: hyper::Error| {
-            Failure::Unreachable(format!("the connection to {self} was lost: {error}"))
+            Failure::Unreachable(if error.is_parse() {
+                format!("{self} does not speak HTTP: it is no node's admin address")
+            } else {
+                format!("the connection to {self} was lost: {error}")
+            })
         };
         let (mut sender, connection) =
             http1::handshake(TokioIo::new(stream)).await.map_err(lost)?;

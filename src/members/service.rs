@@ -101,6 +101,8 @@ pub(super) struct Task {
     pub(super) on_identity: Box<dyn Fn(&Identity) + Send + Sync>,
     pub(super) publisher: watch::Sender<Arc<MemberTable>>,
     pub(super) changed: bool,
+    /// When this node began to be a member of itself.
+    pub(super) started: Instant,
     /// The wall clock at the origin of the monotonic one.
     pub(super) wall_origin: WallMillis,
     pub(super) socket_pause: Option<Instant>,
@@ -186,6 +188,7 @@ impl Task {
             on_identity: options.on_identity,
             publisher,
             changed: true,
+            started: now,
             wall_origin,
             socket_pause: None,
             parts,
@@ -423,7 +426,7 @@ impl Task {
         let own = MemberInfo {
             identity: self.core.identity().clone(),
             state: if self.has_left { MemberState::Left } else { MemberState::Alive },
-            since: self.publisher.borrow().get(me).map_or(self.wall_origin, |own| own.since),
+            since: since(self.started),
             removed: false,
             meta: self.metas.get(me).cloned(),
         };

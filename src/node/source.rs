@@ -261,7 +261,7 @@ impl Source for NodeSource {
                 complete: report.complete,
                 keys: report.keys,
                 digest: format!("{:016x}", report.digest),
-                as_of: Stamp(hlc::wall_of(report.as_of)),
+                as_of: (report.as_of > 0).then(|| Stamp(hlc::wall_of(report.as_of))),
             })
             .filter(|row| filter.role.is_none() || row.role == filter.role)
             .collect()

@@ -180,7 +180,8 @@ impl World {
         coming: &mut impl Iterator<Item = (u64, Fault)>,
     ) -> Moment {
         if self.script.is_whole() {
-            let acting: usize = on(&self.stage).running.values().map(|it| it.acting_slots().len()).sum();
+            let acting: usize =
+                on(&self.stage).running.values().map(|it| it.acting_slots().len()).sum();
             assert!(acting <= usize::from(SLOTS), "after {now} ms {acting} slots are acted for");
         }
         match moment {

@@ -116,7 +116,7 @@ impl Source for FakeNode {
             complete: true,
             keys: 0,
             digest: "00".into(),
-            as_of: Stamp(WallMillis(1)),
+            as_of: Some(Stamp(WallMillis(1))),
         };
         vec![row(filter.from), row(filter.to)]
     }
