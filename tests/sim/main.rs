@@ -18,7 +18,6 @@
 //! what the nodes log, with the simulated time.
 
 #![expect(clippy::panic, reason = "a world whose promise was broken has failed")]
-#![expect(clippy::panic, reason = "a broken promise fails the test with its seed")]
 
 mod client;
 mod faults;

@@ -135,7 +135,7 @@ impl World {
             .tick_duration(TICK)
             .min_message_latency(Duration::from_micros(100))
             .max_message_latency(Duration::from_millis(4))
-            .simulation_duration(Duration::from_secs(600))
+            .simulation_duration(Duration::from_mins(10))
             .udp_capacity(4096)
             .tcp_capacity(4096)
             .build();
@@ -212,13 +212,11 @@ impl World {
     fn settled(&mut self, now: u64, since: u64, next: Option<(u64, Fault)>) -> Moment {
         self.tell(now, "settled".to_owned());
         self.slowest = self.slowest.max(Duration::from_millis(now - since));
-        match next {
-            Some((quiet, fault)) => Moment::Quiet { until: now + quiet, fault },
-            None => {
-                on(&self.stage).checking = true;
-                Moment::Checking
-            }
+        if let Some((quiet, fault)) = next {
+            return Moment::Quiet { until: now + quiet, fault };
         }
+        on(&self.stage).checking = true;
+        Moment::Checking
     }
 
     fn tell(&self, now: u64, what: String) {
@@ -239,7 +237,9 @@ impl World {
         let nodes: Vec<usize> = on(&self.stage).running.keys().copied().collect();
         let why = unsettled(&on(&self.stage).running);
         assert_eq!(why, None, "the world is in order after the last look");
-        nodes.into_iter().for_each(|node| self.retire(node));
+        for node in nodes {
+            self.retire(node);
+        }
         let mut stage = on(&self.stage);
         assert_eq!(stage.satisfied, NODES, "every client came to its end");
         Outcome {
@@ -299,15 +299,15 @@ fn odd_slots(running: &BTreeMap<usize, Arc<Shared>>) -> String {
         copies.iter().filter(|(_, copy)| copy.acting).count() != 1
             || copies.iter().any(|(_, copy)| copy.owner.is_some() && !copy.complete)
     });
-    let mut text = String::new();
+    let mut lines = Vec::new();
     for (slot, copies) in states.iter().take(4) {
-        text += &format!("\n  slot {slot}:");
+        lines.push(format!("\n  slot {slot}:"));
         for (node, SlotReport { owner, acting, complete, keys, .. }) in copies {
-            text += &format!(" n{node} {{owner {owner:?} acting {acting} complete {complete} ");
-            text += &format!("keys {keys}}}");
+            let facts = format!("owner {owner:?} acting {acting} complete {complete} keys {keys}");
+            lines.push(format!(" n{node} {{{facts}}}"));
         }
     }
-    text
+    lines.concat()
 }
 
 /// Slots that are not acted for by exactly one of two complete and equal copies.
