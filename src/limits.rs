@@ -225,6 +225,10 @@ const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 /// Requests that a connection runs before it writes their replies.
 pub const BATCH_REQUESTS_MAX: usize = 1024;
 
+/// Requests that are read ahead of the one that runs. Measured: 16 are enough for the processor to
+/// fetch memory for all at once; more gain nothing.
+pub const READ_AHEAD_MAX: usize = 16;
+
 /// Bytes of replies at which a connection stops starting requests and writes.
 pub const BATCH_REPLY_BYTES: usize = 256 * 1024;
 
@@ -241,3 +245,4 @@ pub const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 pub const CLIENT_NAME_MAX: usize = 1024;
 
 const _: () = assert!(READ_ROOM.1 <= BUFFER_KEPT_MAX);
+const _: () = assert!(BATCH_REQUESTS_MAX.is_multiple_of(READ_AHEAD_MAX));

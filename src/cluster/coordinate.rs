@@ -22,7 +22,7 @@ use crate::wire::message::{ActingHint, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 
 use super::Cache;
-use super::execute::Executed;
+use super::execute::{Executed, stored_key};
 use super::quorum::{Decision, Verdict};
 use super::replicate::{ToDrive, drive_all};
 use super::view::Standing;
@@ -98,6 +98,13 @@ impl Cache {
                 Started::Done
             }
         }
+    }
+
+    /// Prepares for commands on these keys, which are about to start; see [`Store::warm`].
+    ///
+    /// [`Store::warm`]: crate::store::Store::warm
+    pub fn warm<'k>(&self, db: Db, names: impl Iterator<Item = &'k [u8]>) {
+        self.shared.store.warm(names.map(|name| (slot_of(name), stored_key(db, name))));
     }
 
     /// Starts a command whose keys must share a slot.

@@ -29,8 +29,16 @@ pub(super) enum Executed {
     NotActing(Option<ActingHint>),
 }
 
-/// Where an entry's stored key is put together without an allocation.
-type KeyBuffer = SmallVec<[u8; 64]>;
+/// A stored key, put together without an allocation where it is not long.
+pub(super) type KeyBuffer = SmallVec<[u8; 64]>;
+
+/// The stored key of a name in a database.
+pub(super) fn stored_key(db: Db, name: &[u8]) -> KeyBuffer {
+    let mut key = KeyBuffer::new();
+    key.push(db.get());
+    key.extend_from_slice(name);
+    key
+}
 
 /// One slot of one database under its shard lock.
 struct SlotKeyspace<'a> {
@@ -41,7 +49,6 @@ struct SlotKeyspace<'a> {
     now: WallMillis,
     term: Term,
     tombstones: bool,
-    key: KeyBuffer,
     /// What happened, for the holders of this slot.
     items: Group,
     evictions: Evictions,
@@ -100,7 +107,6 @@ impl Shared {
             now,
             term,
             tombstones,
-            key: KeyBuffer::new(),
             items: Group::default(),
             evictions,
         };
@@ -181,14 +187,6 @@ impl Shared {
 }
 
 impl SlotKeyspace<'_> {
-    fn stored_key(&mut self, name: &[u8]) -> KeyBuffer {
-        let mut key = std::mem::take(&mut self.key);
-        key.clear();
-        key.push(self.db.get());
-        key.extend_from_slice(name);
-        key
-    }
-
     /// The version of the next write of `key`: above everything known of the key and the slot.
     fn stamp(&mut self, key: &[u8]) -> Version {
         let stored = self.shard.find(self.slot, key).map_or(0, |entry| entry.version().clock);
@@ -199,7 +197,7 @@ impl SlotKeyspace<'_> {
     }
 
     fn write(&mut self, name: &[u8], body: BodyRef<'_>, expires_at: Option<WallMillis>) {
-        let key = self.stored_key(name);
+        let key = stored_key(self.db, name);
         let sized = RecordRef { key: &key, version: Version::ZERO, expires_at, body };
         let need = self.shard.room_for(self.slot, &sized);
         // What was reserved before the command was enough for its arguments; a value that grows by
@@ -210,7 +208,6 @@ impl SlotKeyspace<'_> {
         self.shard.put(self.slot, record);
         let item = Item { slot: self.slot, term: self.term, happened: Happened::Record(record) };
         self.items.put(&item);
-        self.key = key;
     }
 }
 
@@ -224,13 +221,12 @@ impl Keyspace for SlotKeyspace<'_> {
     }
 
     fn get(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
-        self.key = self.stored_key(name);
-        self.shard.get(self.slot, &self.key, self.now).and_then(|e| entry_view(e.record()))
+        let key = stored_key(self.db, name);
+        self.shard.get(self.slot, &key, self.now).and_then(|e| entry_view(e.record()))
     }
 
     fn peek(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
-        self.key = self.stored_key(name);
-        let found = self.shard.find(self.slot, &self.key)?;
+        let found = self.shard.find(self.slot, &stored_key(self.db, name))?;
         if found.is_live(self.now) { entry_view(found.record()) } else { None }
     }
 
@@ -251,9 +247,7 @@ impl Keyspace for SlotKeyspace<'_> {
         if self.tombstones {
             self.write(name, BodyRef::Tombstone, None);
         } else if was_live {
-            let key = self.stored_key(name);
-            self.shard.remove(self.slot, &key, Version::MAX);
-            self.key = key;
+            self.shard.remove(self.slot, &stored_key(self.db, name), Version::MAX);
         }
         was_live
     }

@@ -29,6 +29,10 @@ impl Backend for FrontEnd {
         self.cache.start(call, out)
     }
 
+    fn warm(&self, db: Db, keys: &mut dyn Iterator<Item = &[u8]>) {
+        self.cache.warm(db, keys);
+    }
+
     fn slot_of(&self, key: &[u8]) -> Slot {
         slot_of(key)
     }

@@ -113,6 +113,11 @@ impl Request {
         self.spans.is_empty()
     }
 
+    /// The argument with this number, 0 being the command's name.
+    pub fn arg<'a>(&'a self, buf: &'a [u8], index: usize) -> Option<&'a [u8]> {
+        self.unquoted.as_deref().unwrap_or(buf).get(range(*self.spans.get(index)?))
+    }
+
     /// The arguments, as slices of the buffer that the request was found in.
     pub fn args<'a>(&'a self, buf: &'a [u8]) -> Args<'a> {
         let source = self.unquoted.as_deref().unwrap_or(buf);
@@ -170,6 +175,11 @@ impl RequestParser {
     /// Changes what requests may measure from the next length on.
     pub const fn set_limits(&mut self, limits: RequestLimits) {
         self.limits = limits;
+    }
+
+    /// Forgets how far it came in a partial request: the buffer begins with another one now.
+    pub fn start_over(&mut self) {
+        self.partial = Partial::Nothing;
     }
 
     /// Reads the request at the start of `buf`.

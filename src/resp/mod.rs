@@ -14,6 +14,6 @@ pub mod errors;
 pub mod inline;
 pub mod reply;
 
-pub use decode::{Parsed, ProtocolError, Request, RequestLimits, RequestParser};
+pub use decode::{Args, Parsed, ProtocolError, Request, RequestLimits, RequestParser};
 pub use encode::{Encoder, Proto};
 pub use reply::{DecodeError, Reply};

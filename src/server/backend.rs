@@ -15,6 +15,9 @@ pub trait Backend: Send + Sync + 'static {
     /// appended to `out`, or given by the future; what it sends is sent in the order of calls.
     fn start(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started;
 
+    /// Prepares for commands on these keys, which are about to start.
+    fn warm(&self, db: Db, keys: &mut dyn Iterator<Item = &[u8]>);
+
     /// The slot of a key.
     fn slot_of(&self, key: &[u8]) -> Slot;
 

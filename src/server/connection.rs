@@ -1,11 +1,14 @@
 //! One connection: read, run every whole request, write, and again.
 //!
-//! A batch is what one read brought (within bounds). Its requests are started in their order; a
+//! A batch is what one read brought (within bounds). Its requests are read ahead in groups, so that
+//! the memory which a group will need is fetched together, and are started in their order; a
 //! reply that is under way holds up none behind it, but for two cases in which order could be seen:
 //! a large write that travels beside the lane is waited for before the next command on its slot,
 //! and commands over the whole keyspace wait for all before them and are waited for. Then all
 //! replies leave in one write.
 
+use std::mem;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +17,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 use crate::clock::{sleep_until, within};
 use crate::command::{CommandError, Flags, Row, Runs, parse};
 use crate::limits;
-use crate::resp::{Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors};
+use crate::resp::{
+    Args, Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors,
+};
 use crate::server::clients::Client;
 use crate::server::local::{self, After};
 use crate::server::replies::Replies;
@@ -51,6 +56,38 @@ enum Next {
     End(Ended),
 }
 
+/// A request that was read ahead.
+#[derive(Debug)]
+struct Ahead {
+    request: Request,
+    /// Where it lies in the input.
+    range: Range<usize>,
+    /// What it asks for, if that is a command.
+    row: Option<&'static Row>,
+}
+
+/// Why a group of requests ends.
+#[derive(Debug)]
+enum Stop {
+    /// It has as many as a group may have.
+    Full,
+    /// The next one is not whole before the input has this many bytes.
+    Incomplete(usize),
+    /// What follows is no request.
+    Broken(ProtocolError),
+}
+
+/// How far a group of requests has run.
+#[derive(Debug, PartialEq, Eq)]
+enum Ran {
+    /// To its end.
+    All,
+    /// To this place in the input, for now.
+    UpTo(usize),
+    /// To the connection's end.
+    End(Ended),
+}
+
 /// What must have been answered before commands that could see the order.
 #[derive(Debug, Default)]
 struct Barrier {
@@ -58,6 +95,18 @@ struct Barrier {
     slots: Vec<Slot>,
     /// Whether a command over the keyspace is under way.
     keyspace: bool,
+}
+
+impl Ahead {
+    fn args<'a>(&'a self, input: &'a [u8]) -> Args<'a> {
+        self.request.args(input.get(self.range.clone()).unwrap_or_default())
+    }
+
+    /// The first key, if it is a command on keys.
+    fn first_key<'a>(&'a self, input: &'a [u8]) -> Option<&'a [u8]> {
+        let row = self.row.filter(|row| matches!(row.runs, Runs::Slot | Runs::FanOut(_)))?;
+        self.request.arg(input.get(self.range.clone())?, usize::from(row.keys.first))
+    }
 }
 
 /// A connection with everything it needs.
@@ -70,6 +119,8 @@ pub(super) struct Connection<'a, B, S> {
     session: Session,
     parser: RequestParser,
     input: Vec<u8>,
+    /// Requests that were read and have not run.
+    ahead: Vec<Ahead>,
     /// Bytes the input must hold before parsing makes sense.
     needed: usize,
     room: usize,
@@ -96,6 +147,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             parser: RequestParser::new(request_limits(server, &session)),
             session,
             input: Vec::new(),
+            ahead: Vec::new(),
             needed: 1,
             room: limits::READ_ROOM.0,
             replies: Replies::default(),
@@ -177,33 +229,21 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         let mut consumed = 0;
         let mut last = None;
         let mut next = Next::Run;
-        for _request in 0..limits::BATCH_REQUESTS_MAX {
-            match self.parser.next(self.input.get(consumed..).unwrap_or_default()) {
-                Ok(Parsed::Request(request)) => {
-                    let range = consumed..consumed + request.consumed();
-                    if self.must_wait(&request, range.clone()) && !self.settle().await {
-                        return Next::End(Ended::Output);
-                    }
-                    consumed = range.end;
-                    let (row, after) = self.start(&request, range);
-                    last = row.or(last);
-                    if after == After::Close {
-                        next = Next::End(Ended::Quit);
-                        break;
-                    }
+        for _group in 0..limits::BATCH_REQUESTS_MAX / limits::READ_AHEAD_MAX {
+            let (end, stop) = self.read_ahead(consumed);
+            match self.run_ahead(&mut last).await {
+                Ran::All => {
+                    consumed = end;
+                    next = self.follow(stop);
                 }
-                Ok(Parsed::Skip(length)) => consumed += length,
-                Ok(Parsed::Incomplete(needed)) => {
-                    self.needed = needed;
-                    next = Next::Read;
-                    break;
+                Ran::UpTo(reached) => {
+                    consumed = reached;
+                    self.parser.start_over();
                 }
-                Err(error) => {
-                    next = self.refuse(error);
-                    break;
-                }
+                Ran::End(Ended::Output) => return Next::End(Ended::Output),
+                Ran::End(ended) => next = Next::End(ended),
             }
-            if self.replies.ready.len() >= limits::BATCH_REPLY_BYTES {
+            if next != Next::Run || self.replies.ready.len() >= limits::BATCH_REPLY_BYTES {
                 break;
             }
         }
@@ -220,6 +260,72 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             self.client.note(began, row.id.wire());
         }
         next
+    }
+
+    /// Reads the requests at `at`, one group at most, and prepares for them. Returns the place
+    /// behind them, and why there are no more in the group.
+    fn read_ahead(&mut self, mut at: usize) -> (usize, Stop) {
+        self.ahead.clear();
+        let stop = loop {
+            if self.ahead.len() >= limits::READ_AHEAD_MAX {
+                break Stop::Full;
+            }
+            let input = self.input.get(at..).unwrap_or_default();
+            match self.parser.next(input) {
+                Ok(Parsed::Request(request)) => {
+                    let range = at..at + request.consumed();
+                    let row = parse::resolve(&request.args(input)).ok();
+                    at = range.end;
+                    self.ahead.push(Ahead { request, range, row });
+                }
+                Ok(Parsed::Skip(length)) => at += length,
+                Ok(Parsed::Incomplete(needed)) => break Stop::Incomplete(needed),
+                Err(error) => break Stop::Broken(error),
+            }
+        };
+        if self.ahead.len() > 1 {
+            let mut keys = self.ahead.iter().filter_map(|one| one.first_key(&self.input));
+            self.backend.warm(self.session.db, &mut keys);
+        }
+        (at, stop)
+    }
+
+    /// Runs what was read ahead.
+    async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
+        let mut ahead = mem::take(&mut self.ahead);
+        let authenticated = self.session.authenticated;
+        let mut ran = Ran::All;
+        for one in ahead.drain(..) {
+            if ran != Ran::All {
+                break;
+            }
+            if self.must_wait(&one) && !self.settle().await {
+                return Ran::End(Ended::Output);
+            }
+            let (row, after) = self.start(&one);
+            *last = row.or(*last);
+            // Those who have authenticated may send larger requests: the rest is read anew.
+            let other_limits = self.session.authenticated != authenticated;
+            if after == After::Close {
+                ran = Ran::End(Ended::Quit);
+            } else if other_limits || self.replies.ready.len() >= limits::BATCH_REPLY_BYTES {
+                ran = Ran::UpTo(one.range.end);
+            }
+        }
+        self.ahead = ahead;
+        ran
+    }
+
+    /// What comes after a group, all of which has run.
+    fn follow(&mut self, stop: Stop) -> Next {
+        match stop {
+            Stop::Full => Next::Run,
+            Stop::Incomplete(needed) => {
+                self.needed = needed;
+                Next::Read
+            }
+            Stop::Broken(error) => self.refuse(error),
+        }
     }
 
     /// Waits for all replies; `false` if they are more than a client may let pile up, and then none
@@ -257,39 +363,35 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     }
 
     /// Whether the request could see that one before it is still under way.
-    fn must_wait(&self, request: &Request, range: std::ops::Range<usize>) -> bool {
+    fn must_wait(&self, one: &Ahead) -> bool {
         if self.replies.all_at_once() {
             return false;
         }
-        let args = request.args(self.input.get(range).unwrap_or_default());
-        let Ok(row) = parse::resolve(&args) else { return false };
+        let Some(row) = one.row else { return false };
         match row.runs {
             Runs::Connection | Runs::Node => false,
             Runs::Keyspace => true,
             Runs::Slot | Runs::FanOut(_) => {
                 let blocked = |key: &[u8]| self.barrier.slots.contains(&self.backend.slot_of(key));
                 self.barrier.keyspace
-                    || (!self.barrier.slots.is_empty() && parse::keys(row, &args).any(blocked))
+                    || (!self.barrier.slots.is_empty()
+                        && parse::keys(row, &one.args(&self.input)).any(blocked))
             }
         }
     }
 
     /// Starts one request; its reply is in `replies`, or will be.
-    fn start(
-        &mut self,
-        request: &Request,
-        range: std::ops::Range<usize>,
-    ) -> (Option<&'static Row>, After) {
+    fn start(&mut self, one: &Ahead) -> (Option<&'static Row>, After) {
         let was_off = self.session.answers == Answers::Off;
         let mut wanted = self.session.answers_next();
         let from = self.replies.ready.len();
-        let args = request.args(self.input.get(range).unwrap_or_default());
+        let args = one.args(&self.input);
         if is_attack(&args) {
             tracing::warn!(from = %self.client.from(), "an HTTP request came to a client port");
             return (None, After::Close);
         }
         let mut after = After::Continue;
-        let admitted = admit(&args, &self.session);
+        let admitted = admit(one.row, &args, &self.session);
         match admitted {
             Ok(row) => {
                 let mut parts = Parts {
@@ -350,8 +452,15 @@ enum Refused {
 }
 
 /// The row of a request that this connection may run.
-fn admit(args: &[&[u8]], session: &Session) -> Result<&'static Row, Refused> {
-    let row = parse::resolve(args).map_err(Refused::Command)?;
+fn admit(
+    row: Option<&'static Row>,
+    args: &[&[u8]],
+    session: &Session,
+) -> Result<&'static Row, Refused> {
+    let row = match row {
+        Some(row) => row,
+        None => parse::resolve(args).map_err(Refused::Command)?,
+    };
     if session.authenticated || row.flags.has(Flags::NO_AUTH) {
         Ok(row)
     } else {

@@ -17,6 +17,8 @@ const LONG_KEY: u8 = 1 << 4;
 
 const VERSION_AT: usize = 1;
 const KEY_LENGTH_AT: usize = VERSION_AT + Version::BYTES;
+/// Bytes that the processor takes from memory at once.
+const LINE: usize = 64;
 /// From this size on the allocator maps whole pages.
 const MAPPED_FROM: usize = 128 * 1024;
 
@@ -99,6 +101,12 @@ impl Entry {
             BodyRef::Tombstone => flags |= TOMBSTONE,
         }
         bytes[0] = flags;
+    }
+
+    /// Reads a byte of each of the first lines of memory that the entry covers.
+    pub(super) fn warm(&self) -> u8 {
+        let byte = |at: usize| self.0.get(at).copied().unwrap_or_default();
+        byte(0) ^ byte(LINE) ^ byte(2 * LINE)
     }
 
     fn has(&self, flag: u8) -> bool {

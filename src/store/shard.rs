@@ -136,6 +136,12 @@ impl Shard {
         Some(EntryRef::new(entry))
     }
 
+    /// Reads what an operation on the key of this hash will read.
+    pub(super) fn warm(&self, slot: Slot, hash: u64) -> u8 {
+        let data = self.data(slot);
+        data.table.warm(hash) ^ u8::from(data.header.acting)
+    }
+
     /// Reads since the store was made.
     pub const fn reads(&self) -> Reads {
         self.reads

@@ -115,6 +115,13 @@ impl SlotTable {
         part.entries.find(table_hash(hash), |entry| entry.key() == key)
     }
 
+    /// Reads what finding this hash will read: its place, and the entry that is probably meant.
+    pub(super) fn warm(&self, hash: u64) -> u8 {
+        let part = self.parts.get(self.part_index(hash));
+        let entry = part.and_then(|part| part.entries.find(table_hash(hash), |_| true));
+        entry.map_or(0, Entry::warm)
+    }
+
     /// The same, to be touched. Its length and version stay as they are.
     pub(super) fn find_mut(&mut self, hash: u64, key: &[u8]) -> Option<&mut Entry> {
         let index = self.part_index(hash);

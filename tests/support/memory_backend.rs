@@ -169,6 +169,8 @@ impl Backend for Memory {
         }))
     }
 
+    fn warm(&self, _db: Db, _keys: &mut dyn Iterator<Item = &[u8]>) {}
+
     fn slot_of(&self, key: &[u8]) -> Slot {
         let hash = |sum: u32, byte: &u8| (sum * 31 + u32::from(*byte)) % 16_384;
         Slot::from_hash(u16::try_from(key.iter().fold(0, hash)).unwrap())
