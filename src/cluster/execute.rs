@@ -48,7 +48,8 @@ struct SlotKeyspace<'a> {
     db: Db,
     now: WallMillis,
     term: Term,
-    tombstones: bool,
+    /// Whether slots have copies elsewhere.
+    copies: bool,
     /// What happened, for the holders of this slot.
     items: Group,
     evictions: Evictions,
@@ -98,7 +99,7 @@ impl Shared {
             return Executed::NotActing(self.hint(run.slot));
         }
         let term = header.term;
-        let tombstones = view.table.facts.replicas > 1 || !header.receivers.is_empty();
+        let copies = view.table.facts.replicas > 1;
         let mut keyspace = SlotKeyspace {
             shared: self,
             shard: &mut shard,
@@ -106,7 +107,7 @@ impl Shared {
             db: run.db,
             now,
             term,
-            tombstones,
+            copies,
             items: Group::default(),
             evictions,
         };
@@ -244,7 +245,8 @@ impl Keyspace for SlotKeyspace<'_> {
 
     fn remove(&mut self, name: &[u8]) -> bool {
         let was_live = self.peek(name).is_some();
-        if self.tombstones {
+        let tombstone = self.copies || !self.shard.header(self.slot).receivers.is_empty();
+        if tombstone {
             self.write(name, BodyRef::Tombstone, None);
         } else if was_live {
             self.shard.remove(self.slot, &stored_key(self.db, name), Version::MAX);

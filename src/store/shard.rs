@@ -139,7 +139,7 @@ impl Shard {
     /// Reads what an operation on the key of this hash will read.
     pub(super) fn warm(&self, slot: Slot, hash: u64) -> u8 {
         let data = self.data(slot);
-        data.table.warm(hash) ^ u8::from(data.header.acting)
+        data.header.warm() ^ data.table.warm(hash)
     }
 
     /// Reads since the store was made.
