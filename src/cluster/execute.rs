@@ -50,7 +50,11 @@ struct SlotKeyspace<'a> {
     term: Term,
     /// Whether slots have copies elsewhere.
     copies: bool,
-    /// What happened, for the holders of this slot.
+    /// Whether anyone must hear what happens to this slot.
+    heard: bool,
+    /// Whether anything was written.
+    wrote: bool,
+    /// What happened, for those who must hear it.
     items: Group,
     evictions: Evictions,
 }
@@ -100,6 +104,9 @@ impl Shared {
         }
         let term = header.term;
         let copies = view.table.facts.replicas > 1;
+        let heard = row.is_write()
+            && (!header.receivers.is_empty()
+                || view.replica_set(run.slot).any(|placed| placed.link.is_some()));
         let mut keyspace = SlotKeyspace {
             shared: self,
             shard: &mut shard,
@@ -108,15 +115,17 @@ impl Shared {
             now,
             term,
             copies,
-            items: Group::default(),
+            heard,
+            wrote: false,
+            items: Group::with_room(if heard { room_for(run) } else { 0 }),
             evictions,
         };
         command::execute(row, &run.args.0, &mut keyspace, &mut Encoder::new(out, proto));
-        let (items, evictions) = (keyspace.items, keyspace.evictions);
+        let (wrote, items, evictions) = (keyspace.wrote, keyspace.items, keyspace.evictions);
         for (slot, group) in &evictions.0 {
             self.queue(&view, &shard, Outgoing::untallied(*slot, group), to_drive);
         }
-        if items.is_empty() {
+        if !wrote {
             return Executed::Done;
         }
         self.metrics.store.writes_client.increment(1);
@@ -207,8 +216,11 @@ impl SlotKeyspace<'_> {
         let version = self.stamp(&key);
         let record = RecordRef { key: &key, version, expires_at, body };
         self.shard.put(self.slot, record);
-        let item = Item { slot: self.slot, term: self.term, happened: Happened::Record(record) };
-        self.items.put(&item);
+        self.wrote = true;
+        if self.heard {
+            let happened = Happened::Record(record);
+            self.items.put(&Item { slot: self.slot, term: self.term, happened });
+        }
     }
 }
 

@@ -81,6 +81,11 @@ impl Group {
         group
     }
 
+    /// An empty group for items of about so many bytes.
+    pub(super) fn with_room(bytes: usize) -> Self {
+        Self { bytes: Vec::with_capacity(bytes), count: 0 }
+    }
+
     /// Appends an item.
     pub(super) fn put(&mut self, item: &Item<'_>) {
         put_item(&mut self.bytes, item);
