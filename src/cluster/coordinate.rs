@@ -17,7 +17,7 @@ use crate::peers::{Call, CallError};
 use crate::resp::{Encoder, Proto, errors};
 use crate::ring::slot_of;
 use crate::tasks::BoxFuture;
-use crate::types::{Db, Instant, NodeId, Slot};
+use crate::types::{Db, Instant, NodeId, Slot, WallMillis};
 use crate::wire::message::{ActingHint, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 
@@ -52,6 +52,8 @@ pub struct CommandCall<'a> {
     pub proto: Proto,
     /// The port of the connection.
     pub port: Port,
+    /// The time at which it runs, if it runs at once. One reading does for many commands.
+    pub now: WallMillis,
 }
 
 /// A command on its way.
@@ -126,16 +128,22 @@ impl Cache {
             slot,
             args: Args(call.args.iter().copied().collect()),
         };
-        self.start_run(call.row, run, out)
+        self.start_run(call.row, run, call.now, out)
     }
 
-    fn start_run(&self, row: &'static Row, mut run: Run<'_>, out: &mut Vec<u8>) -> Started {
+    fn start_run(
+        &self,
+        row: &'static Row,
+        mut run: Run<'_>,
+        now: WallMillis,
+        out: &mut Vec<u8>,
+    ) -> Started {
         let (target, replica_ok) = self.route(row, run.slot);
         run.replica_ok = replica_ok;
         let mut first = None;
         if target == Some(self.shared.options.me) {
             let start = out.len();
-            match self.run_here(row, &run, out) {
+            match self.run_here(row, &run, now, out) {
                 Executed::Done => return Started::Done,
                 Executed::Waiting(decision) => {
                     let (cache, reply) = (self.clone(), Bytes::from(out.split_off(start)));
@@ -168,9 +176,15 @@ impl Cache {
     }
 
     /// Executes an operation here and starts sending what it queued.
-    pub(super) fn run_here(&self, row: &Row, run: &Run<'_>, out: &mut Vec<u8>) -> Executed {
+    pub(super) fn run_here(
+        &self,
+        row: &Row,
+        run: &Run<'_>,
+        now: WallMillis,
+        out: &mut Vec<u8>,
+    ) -> Executed {
         let mut to_drive = ToDrive::new();
-        let executed = self.shared.execute(row, run, out, &mut to_drive);
+        let executed = self.shared.execute(row, run, now, out, &mut to_drive);
         drive_all(&self.shared, &self.peers, to_drive);
         executed
     }
@@ -335,7 +349,8 @@ impl Pursuit {
             run.replica_ok = replica_ok;
             if node == self.cache.shared.options.me {
                 let mut out = Vec::new();
-                let executed = self.cache.run_here(self.row, &run, &mut out);
+                let now = self.cache.shared.clock.wall();
+                let executed = self.cache.run_here(self.row, &run, now, &mut out);
                 drop(run);
                 return self.finish_here(executed, out).await;
             }

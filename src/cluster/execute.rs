@@ -65,10 +65,10 @@ impl Shared {
         &self,
         row: &Row,
         run: &Run<'_>,
+        now: WallMillis,
         out: &mut Vec<u8>,
         to_drive: &mut ToDrive,
     ) -> Executed {
-        let now = self.clock.wall();
         let view = self.view.load();
         let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
         if row.is_write()

@@ -88,8 +88,9 @@ impl Cache {
     ) -> (Vec<u8>, Option<crate::tasks::BoxFuture<'static, Bytes>>) {
         let args: Vec<&[u8]> = part.args.iter().map(|arg| &**arg).collect();
         let Shape { row, db, proto, port } = shape;
+        let call = CommandCall { row, args: &args, db, proto, port, now: self.shared.clock.wall() };
         let mut out = Vec::new();
-        match self.start_on_slot(&CommandCall { row, args: &args, db, proto, port }, &mut out) {
+        match self.start_on_slot(&call, &mut out) {
             Started::Done => (out, None),
             Started::Waiting(future) => (out, Some(future)),
         }

@@ -50,7 +50,7 @@ use crate::peers::{Caller, Directory, Peers};
 use crate::rng::Randomness;
 use crate::store::Store;
 use crate::tasks::{BoxFuture, TaskGroup, lock};
-use crate::types::{ByteSize, Generation, NodeId, Phase, Slot};
+use crate::types::{ByteSize, Generation, NodeId, Phase, Slot, WallMillis};
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::ActingHint;
 
@@ -184,6 +184,11 @@ impl Shared {
     /// Told whenever a new view is published.
     pub fn view_changes(&self) -> tokio::sync::watch::Receiver<u64> {
         self.viewed.subscribe()
+    }
+
+    /// The time of day.
+    pub fn wall(&self) -> WallMillis {
+        self.clock.wall()
     }
 
     /// The local store.

@@ -39,7 +39,8 @@ impl PeerService {
             return now(&Response::Unsupported);
         };
         let mut out = Vec::with_capacity(64);
-        match self.cache.run_here(row, run, &mut out) {
+        let wall = self.cache.shared.clock.wall();
+        match self.cache.run_here(row, run, wall, &mut out) {
             Executed::Done => now(&Response::Reply(Raw(&out))),
             Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
             Executed::Waiting(decision) => {

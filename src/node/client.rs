@@ -150,7 +150,8 @@ async fn run(cache: &cluster::Cache, db: Db, args: &[Bytes]) -> Result<Bytes, Er
     if matches!(row.runs, Runs::Connection | Runs::Node) {
         return Err(Error::Command(format!("{} does not run on keys", row.name)));
     }
-    let call = CommandCall { row, args: &args, db, proto: Proto::Resp3, port: Port::Client };
+    let (proto, port, now) = (Proto::Resp3, Port::Client, cache.shared().wall());
+    let call = CommandCall { row, args: &args, db, proto, port, now };
     let mut out = Vec::new();
     match cache.start(&call, &mut out) {
         Started::Done => Ok(out.into()),

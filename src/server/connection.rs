@@ -26,7 +26,7 @@ use crate::server::replies::Replies;
 use crate::server::session::{Answers, Session};
 use crate::server::stats::{BatchCounts, Route};
 use crate::server::{Backend, CommandCall, Port, Server, Started, about};
-use crate::types::Slot;
+use crate::types::{Slot, WallMillis};
 
 /// Why a connection ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -126,6 +126,8 @@ pub(super) struct Connection<'a, B, S> {
     room: usize,
     replies: Replies,
     barrier: Barrier,
+    /// When the group began that runs now.
+    now: WallMillis,
     counts: BatchCounts,
 }
 
@@ -152,6 +154,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             room: limits::READ_ROOM.0,
             replies: Replies::default(),
             barrier: Barrier::default(),
+            now: WallMillis::default(),
             counts: BatchCounts::default(),
         }
     }
@@ -292,6 +295,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
 
     /// Runs what was read ahead.
     async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
+        self.now = self.server.clock.wall();
         let mut ahead = mem::take(&mut self.ahead);
         let authenticated = self.session.authenticated;
         let mut ran = Ran::All;
@@ -299,8 +303,11 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             if ran != Ran::All {
                 break;
             }
-            if self.must_wait(&one) && !self.settle().await {
-                return Ran::End(Ended::Output);
+            if self.must_wait(&one) {
+                if !self.settle().await {
+                    return Ran::End(Ended::Output);
+                }
+                self.now = self.server.clock.wall();
             }
             let (row, after) = self.start(&one);
             *last = row.or(*last);
@@ -402,6 +409,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
                     session: &mut self.session,
                     replies: &mut self.replies,
                     barrier: &mut self.barrier,
+                    now: self.now,
                 };
                 let (route, followed) = parts.run(row, &args, wanted);
                 after = followed;
@@ -477,6 +485,7 @@ struct Parts<'p, B> {
     session: &'p mut Session,
     replies: &'p mut Replies,
     barrier: &'p mut Barrier,
+    now: WallMillis,
 }
 
 impl<B: Backend> Parts<'_, B> {
@@ -500,7 +509,7 @@ impl<B: Backend> Parts<'_, B> {
             }
             Runs::Slot | Runs::FanOut(_) | Runs::Keyspace => {
                 let (db, proto) = (self.session.db, self.session.proto);
-                let call = CommandCall { row, args, db, proto, port: self.port };
+                let call = CommandCall { row, args, db, proto, port: self.port, now: self.now };
                 match self.backend.start(&call, out) {
                     Started::Done => (Route::Local, After::Continue),
                     Started::Waiting(reply) => {
