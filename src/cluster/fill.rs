@@ -34,6 +34,9 @@ use super::{Cache, Shared, marks};
 struct FillRequest {
     session: u64,
     slots: SlotSet,
+    /// Those of which the receiver has entries already: it acted under a lower term, or came back.
+    /// A fill brings nothing of what it alone has, so the two are compared afterwards.
+    kept: SlotSet,
 }
 
 /// The slots that fills are bringing to this node.
@@ -142,7 +145,9 @@ impl Cache {
     async fn receive(&self, donor: NodeId, session: u64, slots: SlotSet) -> Result<(), CallError> {
         let shared = &self.shared;
         let mut stream = self.peers.open_bulk(donor, shared.options.op_timeout).await?;
-        let request = postcard::to_stdvec(&FillRequest { session, slots })
+        let mut kept = shared.filled_slots();
+        kept.intersect_with(&slots);
+        let request = postcard::to_stdvec(&FillRequest { session, slots, kept })
             .map_err(|error| CallError::Refused(error.to_string()))?;
         stream.outgoing.send(request.into()).await.map_err(|_| CallError::Lost)?;
         while let Some(message) = stream.incoming.recv().await {
@@ -175,7 +180,7 @@ impl Cache {
             postcard::from_bytes(&first?).map_err(|error| CallError::Refused(error.to_string()))?;
         let mut sender = Sender { cache: self, stream: &stream, buffer: Vec::new() };
         for slot in request.slots.iter() {
-            self.donate_slot(receiver, slot, request.session, &mut sender).await?;
+            self.donate_slot(receiver, slot, &request, &mut sender).await?;
         }
         sender.flush().await
     }
@@ -185,7 +190,7 @@ impl Cache {
         &self,
         receiver: NodeId,
         slot: Slot,
-        session: u64,
+        request: &FillRequest,
         sender: &mut Sender<'_>,
     ) -> Result<(), CallError> {
         let shared = &self.shared;
@@ -214,8 +219,8 @@ impl Cache {
             from = shared.walk_step(slot, hash, term, &mut sender.buffer);
             sender.flush_if_full().await?;
         }
-        if self.close_slot(receiver, slot, session, (term, drops)) {
-            let happened = Happened::CursorEnd { session };
+        if self.close_slot(receiver, slot, request, (term, drops)) {
+            let happened = Happened::CursorEnd { session: request.session };
             put_item(&mut sender.buffer, &Item { slot, term, happened });
         } else {
             put_item(&mut sender.buffer, &Item { slot, term, happened: Happened::Declined });
@@ -229,7 +234,7 @@ impl Cache {
         &self,
         receiver: NodeId,
         slot: Slot,
-        session: u64,
+        request: &FillRequest,
         (term, drops): (Term, u64),
     ) -> bool {
         let shared = &self.shared;
@@ -244,8 +249,12 @@ impl Cache {
             if !header.acting || header.term != term || link.drops() != drops {
                 return false;
             }
-            marks::raise(header, receiver, as_of);
-            let happened = Happened::Filled { session, as_of };
+            if request.kept.contains(slot) {
+                link.set_dirty(slot);
+            } else {
+                marks::raise(header, receiver, as_of);
+            }
+            let happened = Happened::Filled { session: request.session, as_of };
             let group = Group::of(&Item { slot, term: header.term, happened });
             if link.push(index, Outgoing::untallied(slot, &group)) {
                 to_drive.push((Arc::clone(&link), index));

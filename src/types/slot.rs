@@ -126,6 +126,13 @@ impl SlotSet {
         }
     }
 
+    /// Takes out every slot that is not in `other`.
+    pub fn intersect_with(&mut self, other: &Self) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0.iter()) {
+            *mine &= theirs;
+        }
+    }
+
     /// Takes out every slot of `other`.
     pub fn subtract(&mut self, other: &Self) {
         for (mine, theirs) in self.0.iter_mut().zip(other.0.iter()) {
