@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use support::resp::{Client, NIL, Reply, bulk, ok};
-use support::{Cluster, Node, now, wait_for};
+use support::{Cluster, Node, free_port, now, wait_for};
 
 fn key(number: usize) -> String {
     format!("key:{number}")
@@ -261,4 +261,22 @@ impl Writer {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().expect("the writer ends")
     }
+}
+
+#[test]
+fn who_has_another_secret_is_kept_out_and_both_sides_say_why() {
+    let cluster = Cluster::started(1, &[]);
+    let mut stranger = Cluster::new(&[]);
+    let seed = cluster.nodes[0].address("peer").port();
+    stranger.add_with_seeds(&[free_port(), seed], 0);
+    let why = "another cluster secret or cluster name";
+    for node in [&stranger.nodes[0], &cluster.nodes[0]] {
+        wait_for("the log names the cause", || node.log().contains(why).then_some(()));
+    }
+    let (code, reasons) = stranger.nodes[0].http("/readyz").unwrap();
+    assert!(code == 503 && reasons.contains(why), "{code} {reasons}");
+    let mut refused = stranger.client(0);
+    let answer = refused.run(&["GET", "key"]);
+    assert!(matches!(&answer, Reply::Error(text) if text.starts_with("LOADING ")), "{answer:?}");
+    assert_eq!(cluster.nodes[0].status().unwrap()["members"]["alive"], 1);
 }

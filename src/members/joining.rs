@@ -50,9 +50,11 @@ impl Task {
     /// Logs for whom this node waits, once its seeds had time to answer.
     fn say_waiting(&mut self, now: Instant) {
         let settled = self.forming.as_ref().is_some_and(|forming| forming.waited(now) >= QUIET);
-        if settled && self.waiting_said != self.waiting_for && self.lines.waiting.may(now).is_some()
+        if settled
+            && self.lines.waiting_said != self.waiting_for
+            && self.lines.waiting.may(now).is_some()
         {
-            self.waiting_said.clone_from(&self.waiting_for);
+            self.lines.waiting_said.clone_from(&self.waiting_for);
             tracing::warn!(waiting_for = %self.waiting_for, "no cluster yet");
         }
     }

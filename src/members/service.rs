@@ -74,6 +74,8 @@ pub(super) struct Rounds {
 #[derive(Default)]
 pub(super) struct Lines {
     pub(super) waiting: Seldom,
+    /// For whom this node waited when that was logged last.
+    pub(super) waiting_said: String,
     /// This node was refused.
     pub(super) refused: Seldom,
     /// This node refused another one.
@@ -88,8 +90,6 @@ pub(super) struct Task {
     /// `None` once this node is in a cluster.
     pub(super) forming: Option<Forming>,
     pub(super) waiting_for: String,
-    /// What was logged of it last.
-    pub(super) waiting_said: String,
     pub(super) lines: Lines,
     pub(super) seeds: Vec<Seed>,
     pub(super) rounds: Rounds,
@@ -167,8 +167,7 @@ impl Task {
         let own = NodeMeta { generation: core.identity().generation, ..options.meta };
         let mut metas = Metas::default();
         metas.merge(own.clone());
-        let wall_origin =
-            WallMillis(parts.clock.wall().0.saturating_sub(millis(now.since_origin())));
+        let wall = parts.clock.wall().0;
         Self {
             core,
             metas,
@@ -176,7 +175,6 @@ impl Task {
             facts: options.facts,
             forming: Some(forming),
             waiting_for: String::new(),
-            waiting_said: String::new(),
             lines: Lines::default(),
             seeds,
             rounds,
@@ -189,7 +187,7 @@ impl Task {
             publisher,
             changed: true,
             started: now,
-            wall_origin,
+            wall_origin: WallMillis(wall.saturating_sub(millis(now.since_origin()))),
             socket_pause: None,
             parts,
         }
