@@ -177,7 +177,7 @@ fn a_restart_of_each_node_in_turn_loses_nothing() {
 #[test]
 fn nodes_with_one_and_the_same_seed_list_form_one_cluster() {
     let mut cluster = Cluster::new(&[]);
-    let ports: Vec<u16> = (0..3).map(|_| support::free_port()).collect();
+    let ports: Vec<u16> = (0..3).map(|_| free_port()).collect();
     cluster.add_with_seeds(&ports, 2);
     cluster.add_with_seeds(&ports, 1);
     cluster.add_with_seeds(&ports, 0);
