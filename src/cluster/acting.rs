@@ -10,6 +10,29 @@ use super::view::{Standing, View};
 use super::{Shared, marks};
 
 impl Shared {
+    /// The node that is believed to act for a slot.
+    pub(super) fn acting_node(&self, slot: Slot) -> Option<NodeId> {
+        let me = self.options.me;
+        if self.store.lock(slot).header(slot).acting {
+            return Some(me);
+        }
+        let hint = self.hints.get(slot).filter(|node| *node != me);
+        hint.or_else(|| self.believed_acting(&self.view.load(), slot))
+    }
+
+    /// Who acts for a slot where nobody was heard to: this node by its own bit, a peer by its last
+    /// word, else whoever should.
+    pub(super) fn believed_acting(&self, view: &View, slot: Slot) -> Option<NodeId> {
+        if self.store.lock(slot).header(slot).acting {
+            return Some(self.options.me);
+        }
+        let claims = self.holdings.acting_peer(slot);
+        claims.filter(|node| view.standing(*node) != Standing::Gone).or_else(|| {
+            let mut set = view.replica_set(slot);
+            set.find(|placed| placed.standing != Standing::Gone).map(|placed| placed.node)
+        })
+    }
+
     /// This node acts for the slot from now on, under a new term. It must be complete for it.
     pub(super) fn take(&self, slot: Slot) {
         let me = self.options.me;

@@ -202,10 +202,7 @@ impl Cache {
             return (hint, false);
         }
         let view = self.shared.view.load();
-        let acting = hint.or_else(|| {
-            let mut set = view.replica_set(slot);
-            set.find(|placed| placed.standing != Standing::Gone).map(|placed| placed.node)
-        });
+        let acting = hint.or_else(|| self.shared.believed_acting(&view, slot));
         if row.is_write() || acting.is_none_or(|node| view.standing(node) == Standing::Alive) {
             return (acting, false);
         }

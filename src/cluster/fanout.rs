@@ -12,7 +12,7 @@ use crate::peers::CallError;
 use crate::resp::{Encoder, Proto, Reply, errors};
 use crate::ring::slot_of;
 use crate::store::Store;
-use crate::types::{Db, NodeId, SLOTS, Slot, Version};
+use crate::types::{Db, SLOTS, Slot, Version};
 use crate::wire::message::{Request, Response};
 use crate::wire::replication::{Happened, Item};
 
@@ -277,7 +277,7 @@ impl Cache {
 
     /// A page from the node that is believed to act; `None` if it does not.
     async fn try_page(&self, db: Db, slot: Slot, from: u64, limit: u32) -> Option<Page> {
-        let node = self.acting_for_reads(slot)?;
+        let node = self.shared.acting_node(slot)?;
         let page = if node == self.shared.options.me {
             self.shared.keys_page(db, slot, from, limit, true)
         } else {
@@ -298,25 +298,6 @@ impl Cache {
         }
         self.shared.hints.set(slot, node);
         Some(page)
-    }
-
-    fn acting_for_reads(&self, slot: Slot) -> Option<NodeId> {
-        let claimed = || {
-            let peers = self.shared.holdings.peers();
-            peers
-                .iter()
-                .find(|(_, word)| word.holdings.acting.contains(slot))
-                .map(|(node, _)| *node)
-        };
-        let me = self.shared.options.me;
-        if self.shared.store.lock(slot).header(slot).acting {
-            return Some(me);
-        }
-        let hint = self.shared.hints.get(slot).filter(|node| *node != me);
-        hint.or_else(claimed).or_else(|| {
-            let view = self.view();
-            view.replica_set(slot).next().map(|placed| placed.node)
-        })
     }
 
     /// Forgets everything in the slots this node acts for: a floor for each, told to its holders.

@@ -148,6 +148,12 @@ impl HoldingsBook {
         }
     }
 
+    /// A peer that said that it acts for a slot.
+    pub(super) fn acting_peer(&self, slot: Slot) -> Option<NodeId> {
+        let peers = lock(&self.peers);
+        peers.iter().find(|(_, word)| word.holdings.acting.contains(slot)).map(|(node, _)| *node)
+    }
+
     /// Whether a peer said that it is complete for a slot.
     pub(super) fn is_complete(&self, node: NodeId, slot: Slot) -> bool {
         lock(&self.peers).get(&node).is_some_and(|known| known.holdings.complete.contains(slot))
