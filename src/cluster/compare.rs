@@ -2,7 +2,8 @@
 //!
 //! 1. Digests: equal slots are done; the mark moves to the clock read before.
 //! 2. The holder lists (key hash, version); entries of the last second are left alone, because
-//!    they may still be in a replication queue.
+//!    they may still be in a replication queue. In a *dirty* slot they are not, because it is not
+//!    known that they are in one.
 //! 3. What the holder lacks or has older goes out through the replication queue. What the acting
 //!    node has older is fetched. What it lacks is fetched if it is newer than the holder's mark;
 //!    at or below the mark its silence counts: the holder drops it.
@@ -94,24 +95,22 @@ impl Cache {
             .collect();
         for chunk in due.chunks(DIGESTS_AT_ONCE) {
             // Before the slots are read: a write missed from here on makes them dirty again.
-            let dirty: Vec<Slot> =
+            let mut dirty: SlotSet =
                 chunk.iter().copied().filter(|slot| link.take_dirty(*slot)).collect();
-            let outcome = self.compare_chunk(node, &link, chunk).await;
-            if outcome.is_err() {
-                for slot in dirty {
-                    link.set_dirty(slot);
-                }
-                return outcome;
-            }
+            let outcome = self.compare_chunk(node, &link, chunk, &mut dirty).await;
+            dirty.iter().for_each(|slot| link.set_dirty(slot));
+            outcome?;
         }
         Ok(())
     }
 
+    /// Compares some slots; those that are done are taken out of `dirty`.
     async fn compare_chunk(
         &self,
         node: NodeId,
         link: &Arc<Link>,
         chunk: &[Slot],
+        dirty: &mut SlotSet,
     ) -> Result<(), CallError> {
         let shared = &self.shared;
         let as_of: BTreeMap<Slot, u64> =
@@ -125,8 +124,10 @@ impl Cache {
             let Some(as_of) = as_of.get(&slot) else { continue };
             let own = shared.store.lock(slot).header(slot).digest();
             if own != digest {
-                self.mend(node, link, slot).await?;
+                let up_to = if dirty.contains(slot) { u64::MAX } else { shared.settled_clock() };
+                self.mend(node, link, slot, up_to).await?;
             }
+            dirty.remove(slot);
             marks::raise(shared.store.lock(slot).header_mut(slot), node, *as_of);
         }
         Ok(())
@@ -136,8 +137,14 @@ impl Cache {
         self.peers.call(node, request.encode(), self.shared.options.op_timeout).await
     }
 
-    async fn mend(&self, node: NodeId, link: &Arc<Link>, slot: Slot) -> Result<(), CallError> {
-        let settled = self.shared.settled_clock();
+    /// Makes the two copies equal, up to a clock reading.
+    async fn mend(
+        &self,
+        node: NodeId,
+        link: &Arc<Link>,
+        slot: Slot,
+        up_to: u64,
+    ) -> Result<(), CallError> {
         let mut theirs = Vec::new();
         let mut from = Some(0);
         while let Some(hash) = from {
@@ -149,7 +156,7 @@ impl Cache {
             from = next.filter(|next| *next > hash);
         }
         let (ours, mark) = self.shared.list_whole(slot, node);
-        let difference = differ(&ours, &theirs, mark, settled);
+        let difference = differ(&ours, &theirs, mark, up_to);
         self.fetch_from(node, slot, &difference.fetch).await?;
         self.send_to(link, slot, &difference);
         Ok(())
@@ -221,14 +228,14 @@ fn not_understood() -> CallError {
     CallError::Refused("the answer was not understood".to_owned())
 }
 
-/// Where the holder's list differs from the acting node's. Entries stamped after `settled` are left
-/// alone on both sides.
-fn differ(ours: &[Listed], theirs: &[Listed], mark: u64, settled: u64) -> Difference {
+/// Where the holder's list differs from the acting node's. Entries stamped after `up_to` are left alone
+/// on both sides.
+fn differ(ours: &[Listed], theirs: &[Listed], mark: u64, up_to: u64) -> Difference {
     let mut difference = Difference::default();
     let mine: BTreeMap<u64, (Version, bool)> =
         ours.iter().map(|(hash, version, tombstone)| (*hash, (*version, *tombstone))).collect();
     let known: std::collections::BTreeSet<u64> = theirs.iter().map(|(hash, ..)| *hash).collect();
-    for (hash, version, tombstone) in theirs.iter().filter(|(_, v, _)| v.clock <= settled) {
+    for (hash, version, tombstone) in theirs.iter().filter(|(_, v, _)| v.clock <= up_to) {
         match mine.get(hash) {
             Some((own, _)) if own > version => difference.send.push(*hash),
             Some((own, _)) if own < version => difference.fetch.push(*hash),
@@ -241,7 +248,7 @@ fn differ(ours: &[Listed], theirs: &[Listed], mark: u64, settled: u64) -> Differ
     let unknown = ours
         .iter()
         .filter(|(hash, version, tombstone)| {
-            !tombstone && version.clock <= settled && !known.contains(hash)
+            !tombstone && version.clock <= up_to && !known.contains(hash)
         })
         .map(|(hash, ..)| *hash);
     difference.send.extend(unknown);

@@ -134,6 +134,9 @@ impl Cache {
     async fn ask_release(&self, holder: NodeId, slots: &SlotSet, own_acting: &SlotSet) {
         let shared = &self.shared;
         let both: SlotSet = slots.iter().filter(|slot| own_acting.contains(*slot)).collect();
+        if let Some(link) = shared.link(holder) {
+            both.iter().for_each(|slot| link.set_dirty(slot));
+        }
         if !both.is_empty()
             && let Err(error) = self.compare_with(holder, &both).await
         {
