@@ -38,6 +38,8 @@ for client in plain:
     assert client.dbsize() == len(values), client.dbsize()
     assert set(client.scan_iter(count=50)) == values.keys()
     assert set(client.keys("*")) == values.keys()
+held = [client.info("keyspace").get("db0", {}).get("keys", 0) for client in plain[:3]]
+assert sum(held) == len(values), held
 assert all(node.server_type == "primary" for node in cluster.get_nodes()), cluster.get_nodes()
 assert cluster.dbsize(target_nodes=RedisCluster.PRIMARIES) == len(values)
 assert set(cluster.scan_iter(count=50)) == values.keys()

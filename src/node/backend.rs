@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use crate::cluster::{Cache, CommandCall, Started, View};
 use crate::ring::slot_of;
 use crate::server::{Backend, DatabaseFacts, ServerFacts, SlotRange, Topology, TopologyNode};
+use crate::store::Store;
 use crate::tasks::lock;
 use crate::types::{ByteSize, Db, Slot};
 
@@ -56,11 +57,8 @@ impl Backend for FrontEnd {
         let node = &self.node;
         let totals = node.shared.store().totals();
         let counts = node.shared.counts();
-        let databases = Db::all()
-            .zip(totals.dbs)
-            .filter(|(_, of)| of.keys > 0)
-            .map(|(db, of)| DatabaseFacts { db, keys: of.keys, expires: of.expiring })
-            .collect();
+        let held = Db::all().zip(totals.dbs).filter(|(_, held)| held.keys > 0);
+        let databases = held.map(|(db, _)| acted_for(node.shared.store(), db)).collect();
         ServerFacts {
             node: node.me,
             name: node.config.node.name.clone(),
@@ -79,6 +77,19 @@ impl Backend for FrontEnd {
             evicted: counts.evicted,
         }
     }
+}
+
+/// A database in the slots that this node acts for: the figures of all nodes add up to the cluster's.
+fn acted_for(store: &Store, db: Db) -> DatabaseFacts {
+    let mut facts = DatabaseFacts { db, keys: 0, expires: 0 };
+    for index in 0..store.shards() {
+        let shard = store.lock_shard(index);
+        for (_, header) in shard.headers().filter(|(_, header)| header.acting) {
+            facts.keys += u64::from(header.keys_in(db));
+            facts.expires += u64::from(header.expiring_in(db));
+        }
+    }
+    facts
 }
 
 fn topology(view: &View, ready: bool) -> Topology {
