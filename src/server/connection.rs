@@ -67,7 +67,7 @@ struct Ahead {
 }
 
 /// Why a group of requests ends.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Stop {
     /// It has as many as a group may have.
     Full,
