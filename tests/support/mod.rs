@@ -70,11 +70,12 @@ pub(crate) fn free_port() -> u16 {
 
 /// A cluster in a folder of its own.
 pub(crate) struct Cluster {
-    folder: tempfile::TempDir,
-    /// The nodes, running or not, by number.
+    /// The nodes, running or not, by number. Dropped before their folder, which holds the logs that
+    /// a failing test shows.
     pub(crate) nodes: Vec<Node>,
     /// Settings that every node gets, as `key=value`.
     pub(crate) settings: Vec<String>,
+    folder: tempfile::TempDir,
 }
 
 /// One node of a test cluster.
