@@ -44,6 +44,7 @@ fn seeds() -> Vec<u64> {
 
 /// Runs each seed, as many at a time as there are processors, each on a thread of its own: what a
 /// simulation leaves on its thread is not shared. All of them run before one that failed is told.
+#[expect(clippy::print_stdout, reason = "what a run found is shown with --nocapture")]
 fn run_all(seeds: &[u64]) -> Vec<Outcome> {
     let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
