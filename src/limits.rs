@@ -178,6 +178,14 @@ pub const STORE_EVICT_STEP: usize = 16;
 /// streams that a peer accepts (`TRANSPORT_STREAMS`).
 pub const LARGE_CALLS_MAX: usize = 32;
 
+/// How long a payload that travels on a stream of its own may stand still. Its whole time has no
+/// bound: 512 MiB take seconds on a fast network and minutes on a slow one.
+pub const TRANSFER_STALL: Duration = Duration::from_secs(2);
+
+/// The slowest that a large value travels, in bytes per second: whoever waits for its copies waits
+/// as much longer.
+pub const TRANSFER_RATE_MIN: u64 = 4 * 1024 * 1024;
+
 /// Requests of one lane that may be answered later at a time; above it the lane is not read.
 pub const SERVED_LATER_MAX: usize = 4096;
 
@@ -218,6 +226,7 @@ pub const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
 
 const _: () = assert!(LARGE_CALLS_MAX < TRANSPORT_STREAMS as usize);
 const _: () = assert!(CONNECTION_WINDOW as usize <= UDP_BUFFER);
+const _: () = assert!(CONNECTION_WINDOW as u64 / TRANSFER_RATE_MIN < TRANSFER_STALL.as_secs());
 const _: () = assert!(HANDSHAKES_BEFORE_RETRY < HANDSHAKES_MAX);
 
 // --- connections of clients ---------------------------------------------------------------------

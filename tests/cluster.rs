@@ -51,7 +51,7 @@ fn any_node_serves_any_key() {
 fn values_of_any_size_and_byte_cross_nodes() {
     let cluster = Cluster::started(3, &[]);
     let (mut one, mut other) = (cluster.client(0), cluster.client(2));
-    for size in [0, 1, 1_000, 31_000, 32_768, 33_000, 100_000, 1_048_576, 5_000_000] {
+    for size in [0, 1, 1_000, 31_000, 32_768, 33_000, 100_000, 1_048_576, 40_000_000] {
         let value: Vec<u8> =
             (0..=250).map(|byte: u8| byte.wrapping_mul(31)).cycle().take(size).collect();
         let key = format!("size:{size}");

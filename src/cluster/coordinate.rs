@@ -22,8 +22,8 @@ use crate::wire::message::{ActingHint, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 
 use super::Cache;
-use super::execute::{Executed, stored_key};
-use super::quorum::{Decision, Verdict};
+use super::execute::{Awaited, Executed, stored_key, transfer_time};
+use super::quorum::Verdict;
 use super::replicate::{ToDrive, drive_all};
 use super::view::Standing;
 
@@ -145,11 +145,11 @@ impl Cache {
             let start = out.len();
             match self.run_here(row, &run, now, out) {
                 Executed::Done => return Started::Done,
-                Executed::Waiting(decision) => {
+                Executed::Waiting(awaited) => {
                     let (cache, reply) = (self.clone(), Bytes::from(out.split_off(start)));
                     let proto = proto_of(&run);
                     return Started::Waiting(Box::pin(async move {
-                        cache.acknowledged(decision, reply, proto).await
+                        cache.acknowledged(awaited, reply, proto).await
                     }));
                 }
                 Executed::NotActing(_) => {}
@@ -158,6 +158,7 @@ impl Cache {
         let (slot, proto) = (run.slot, proto_of(&run));
         let repeatable = is_repeatable(row, &run.args.0);
         let request = Request::Run(run).encode();
+        let deadline = self.shared.clock.now() + self.shared.patience(request.len());
         if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
             first = Some((node, self.call(node, &request)));
         }
@@ -169,7 +170,7 @@ impl Cache {
             slot,
             proto,
             request,
-            deadline: self.shared.clock.now() + self.shared.options.op_timeout,
+            deadline,
             pause: PAUSES.0,
         };
         Started::Waiting(Box::pin(pursuit.run(first)))
@@ -190,7 +191,8 @@ impl Cache {
     }
 
     fn call(&self, node: NodeId, request: &Bytes) -> Call {
-        self.peers.call(node, request.clone(), self.shared.options.call_timeout)
+        let budget = self.shared.options.call_timeout + transfer_time(request.len());
+        self.peers.call(node, request.clone(), budget)
     }
 
     /// Where to try first, and whether a replica that does not act may answer there: the node last
@@ -212,14 +214,9 @@ impl Cache {
     }
 
     /// Waits for a write's acknowledgements; gives its reply, or what is known instead.
-    pub(super) async fn acknowledged(
-        &self,
-        decision: Decision,
-        reply: Bytes,
-        proto: Proto,
-    ) -> Bytes {
+    pub(super) async fn acknowledged(&self, awaited: Awaited, reply: Bytes, proto: Proto) -> Bytes {
         let metrics = &self.shared.metrics.cluster;
-        let why = match within(self.shared.options.op_timeout, decision).await {
+        let why = match within(awaited.patience, awaited.decision).await {
             Some(Ok(Verdict::Enough)) => return reply,
             Some(Ok(Verdict::Short) | Err(_)) => {
                 metrics.shortfalls.increment(1);
@@ -359,8 +356,8 @@ impl Pursuit {
     async fn finish_here(&self, executed: Executed, out: Vec<u8>) -> Tried {
         match executed {
             Executed::Done => Tried::Reply(out.into()),
-            Executed::Waiting(decision) => {
-                Tried::Reply(self.cache.acknowledged(decision, out.into(), self.proto).await)
+            Executed::Waiting(awaited) => {
+                Tried::Reply(self.cache.acknowledged(awaited, out.into(), self.proto).await)
             }
             Executed::NotActing(hint) => Tried::Elsewhere(other_than(hint, &self.cache)),
         }

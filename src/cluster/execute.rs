@@ -2,11 +2,13 @@
 //! checked, writes are stamped, applied and queued for the holders in one piece.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use smallvec::SmallVec;
 
 use crate::command::{self, EntryView, Keyspace, Row};
 use crate::config::AcksShortfall;
+use crate::limits::{LANE_PAYLOAD_MAX, TRANSFER_RATE_MIN};
 use crate::resp::{Encoder, Proto, errors};
 use crate::store::Shard;
 use crate::types::{BodyRef, Db, RecordRef, Slot, Term, Version, WallMillis};
@@ -24,9 +26,17 @@ pub(super) enum Executed {
     /// Done; the reply was appended.
     Done,
     /// Applied, and the reply appended; it may be given once the holders have answered.
-    Waiting(Decision),
+    Waiting(Awaited),
     /// Not executed: this node does not act for the slot.
     NotActing(Option<ActingHint>),
+}
+
+/// The holders' answers to a write.
+pub(super) struct Awaited {
+    /// Where the verdict arrives.
+    pub(super) decision: Decision,
+    /// How long it may take: a large value takes longer to arrive.
+    pub(super) patience: Duration,
 }
 
 /// A stored key, put together without an allocation where it is not long.
@@ -165,7 +175,12 @@ impl Shared {
         let (tally, decision) = Tally::new(needed, waiting);
         let outgoing = Outgoing { slot, group: items, tally: Some(&tally) };
         self.queue(view, shard, outgoing, to_drive);
-        Executed::Waiting(decision)
+        Executed::Waiting(Awaited { decision, patience: self.patience(items.bytes()) })
+    }
+
+    /// How long an operation may take that sends so many bytes.
+    pub(super) fn patience(&self, bytes: usize) -> Duration {
+        self.options.op_timeout + transfer_time(bytes)
     }
 
     /// Queues what happened to a slot for its holders and receivers; under the slot's shard lock.
@@ -194,6 +209,15 @@ impl Shared {
             }
         }
     }
+}
+
+/// What is added to a budget for a payload of so many bytes: nothing for one that fits a lane.
+pub(super) fn transfer_time(bytes: usize) -> Duration {
+    if bytes <= LANE_PAYLOAD_MAX {
+        return Duration::ZERO;
+    }
+    let micros = (bytes as u64).saturating_mul(1_000_000) / TRANSFER_RATE_MIN;
+    Duration::from_micros(micros)
 }
 
 impl SlotKeyspace<'_> {

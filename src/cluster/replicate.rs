@@ -92,6 +92,11 @@ impl Group {
         self.count += 1;
     }
 
+    /// How long it is, in bytes.
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Whether there is nothing to say.
     pub(super) const fn is_empty(&self) -> bool {
         self.count == 0

@@ -43,11 +43,11 @@ impl PeerService {
         match self.cache.run_here(row, run, wall, &mut out) {
             Executed::Done => now(&Response::Reply(Raw(&out))),
             Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
-            Executed::Waiting(decision) => {
+            Executed::Waiting(awaited) => {
                 let cache = self.cache.clone();
                 let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
                 Served::Later(Box::pin(async move {
-                    let reply = cache.acknowledged(decision, out.into(), proto).await;
+                    let reply = cache.acknowledged(awaited, out.into(), proto).await;
                     Response::Reply(Raw(&reply)).encode()
                 }))
             }

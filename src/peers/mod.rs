@@ -6,7 +6,9 @@
 //! - Calls of one thread to one peer arrive in the order in which they were started, as long as
 //!   their payload is at most [`crate::limits::LANE_PAYLOAD_MAX`]; larger ones travel beside the
 //!   lane and may be overtaken.
-//! - A call ends at its budget at the latest.
+//! - A call ends at its budget at the latest, but for large payloads: the budget counts from when
+//!   the request has arrived until the answer begins, and a transfer is given up when it stalls for
+//!   [`crate::limits::TRANSFER_STALL`].
 //! - [`CallError::is_certain`] says that the peer did certainly not execute it.
 
 pub mod memory;

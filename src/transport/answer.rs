@@ -17,9 +17,7 @@ use tokio::sync::Notify;
 use super::Context;
 use super::endpoint::close;
 use super::stream::{self, ReadError};
-use crate::limits::{
-    CALL_PAYLOAD_MAX, LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX,
-};
+use crate::limits::{LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX};
 use crate::peers::{Caller, Serve, Served};
 use crate::tasks;
 use crate::wire::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN, encode_frame};
@@ -61,7 +59,7 @@ pub(super) async fn serve_stream(
     from: Caller,
     serve: &dyn Serve,
 ) -> Result<(), ReadError> {
-    let (header, request) = stream::read_frame(&mut recv, CALL_PAYLOAD_MAX).await?;
+    let (header, request) = stream::read_frame(&mut recv).await?;
     let answer = match serve.serve(from, &request, header.budget) {
         Served::Now(answer) => answer,
         Served::Later(answer) => answer.await,

@@ -74,6 +74,8 @@ struct State {
     in_flight: InFlight,
     /// Large calls that wait or are under way.
     large: usize,
+    /// Large answers that are coming.
+    arriving: usize,
     /// When the sweep looks next.
     armed: Option<Instant>,
     last_call: Instant,
@@ -114,6 +116,7 @@ impl Lane {
             waiting_bytes: 0,
             in_flight: InFlight::default(),
             large: 0,
+            arriving: 0,
             armed: None,
             last_call: context.clock.now(),
             failures: 0,
@@ -387,19 +390,22 @@ impl Lane {
     async fn large_call(self: Arc<Self>, connection: Connection, call: Waiting) {
         let budget = call.deadline.saturating_since(self.context.clock.now());
         let exchange = async {
-            let (mut send, mut recv) = connection.open_bi().await?;
-            let header = FrameHeader::request(0, budget, call.payload.len());
-            stream::write_frame(&mut send, header, call.payload).await?;
-            stream::read_frame(&mut recv, CALL_PAYLOAD_MAX).await
+            let streams = tokio::time::timeout(budget, connection.open_bi());
+            let (mut send, mut recv) = match streams.await {
+                Ok(opened) => opened.map_err(|_| CallError::Lost)?,
+                Err(_) => return Err(unsent()),
+            };
+            stream::exchange((&mut send, &mut recv), budget, call.payload).await
         };
-        let outcome = tokio::time::timeout(budget, exchange).await;
+        let outcome = exchange.await;
         self.lock().large -= 1;
         match outcome {
-            Ok(Ok((_, answer))) => {
-                let _caller_may_have_gone = call.waiter.send(Ok(answer));
+            Err(late @ (CallError::TimedOut | CallError::Unreachable(_))) => {
+                self.expired([call.waiter], &late);
             }
-            Ok(Err(_)) => end(call.waiter, CallError::Lost),
-            Err(_) => self.expired([call.waiter], &CallError::TimedOut),
+            outcome => {
+                let _caller_may_have_gone = call.waiter.send(outcome);
+            }
         }
     }
 
@@ -412,12 +418,26 @@ impl Lane {
             };
             let lane = Arc::clone(self);
             self.context.tasks.spawn("large answer", async move {
-                if let Ok((header, answer)) = stream::read_frame(&mut recv, CALL_PAYLOAD_MAX).await
-                {
-                    lane.complete(&mut vec![(header.id, answer)]);
+                if let Ok(header) = stream::read_header(&mut recv).await {
+                    lane.take_large_answer(header, recv).await;
                 }
             });
         }
+    }
+
+    /// An answer has begun to come on a stream of its own: its call has no deadline any more.
+    async fn take_large_answer(&self, header: FrameHeader, mut recv: RecvStream) {
+        let waiter = {
+            let mut state = self.lock();
+            let waiter = state.in_flight.remove(header.id);
+            state.arriving += usize::from(waiter.is_some());
+            waiter
+        };
+        // The caller has given up: the stream is stopped by dropping it.
+        let Some(waiter) = waiter else { return };
+        let outcome = stream::read_payload(&mut recv, header.payload_len).await;
+        self.lock().arriving -= 1;
+        let _caller_may_have_gone = waiter.send(outcome.map_err(CallError::from));
     }
 
     /// Ends calls at their deadline, for ever.
@@ -483,7 +503,7 @@ impl State {
 
     /// Calls that wait for anything. A large one that waits to be sent counts twice: it is rare.
     fn pending(&self) -> usize {
-        self.waiting.len() + self.in_flight.len() + self.large
+        self.waiting.len() + self.in_flight.len() + self.large + self.arriving
     }
 
     fn push(&mut self, call: Waiting) {

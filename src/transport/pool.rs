@@ -17,7 +17,6 @@ use crate::limits::CALL_PAYLOAD_MAX;
 use crate::peers::{BulkStream, Call, CallError, Caller, Peers};
 use crate::tasks::BoxFuture;
 use crate::types::NodeId;
-use crate::wire::frame::FrameHeader;
 use crate::wire::hello::Purpose;
 
 /// One thread's lanes. Its endpoints live on the runtime that made it.
@@ -88,18 +87,9 @@ impl Peers for Pool {
             let connection = dialled.connection().clone();
             let (mut send, mut recv, peer) = (dialled.send, dialled.recv, dialled.peer);
             let left = deadline.saturating_since(context.clock.now());
-            let exchange = async {
-                let header = FrameHeader::request(0, left, request.len());
-                stream::write_frame(&mut send, header, request).await?;
-                stream::read_frame(&mut recv, CALL_PAYLOAD_MAX).await
-            };
-            let outcome = tokio::time::timeout(left, exchange).await;
+            let exchange = stream::exchange((&mut send, &mut recv), left, request).await;
             connection.close(close::DONE, b"");
-            match outcome {
-                Ok(Ok((_, answer))) => Ok((peer, answer)),
-                Ok(Err(_)) => Err(CallError::Lost),
-                Err(_) => Err(CallError::TimedOut),
-            }
+            Ok((peer, exchange?))
         })
     }
 

@@ -1,13 +1,20 @@
 //! Reading and writing whole messages on a QUIC stream.
 //!
-//! A length that a peer declares reserves nothing: memory grows with the bytes that came.
+//! A length that a peer declares reserves nothing: memory grows with the bytes that came. What is
+//! longer than a lane's frame takes its time, so that no budget bounds it, but its progress: when
+//! no byte moves for [`TRANSFER_STALL`] it is given up.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
+
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use quinn::{ConnectionError, ReadExactError, RecvStream, SendStream, WriteError};
 use thiserror::Error;
+use tokio::time::timeout;
 
+use crate::limits::{CALL_PAYLOAD_MAX, TRANSFER_STALL};
+use crate::peers::CallError;
 use crate::wire::frame::{FrameError, FrameHeader, HEADER_LEN};
 use crate::wire::hello::{self, Refusal};
 
@@ -23,6 +30,9 @@ pub(super) enum ReadError {
     /// The peer ended or reset the stream within a message.
     #[error("stream was cut off")]
     CutOff,
+    /// No byte moved for [`TRANSFER_STALL`].
+    #[error("transfer stalled")]
+    Stalled,
     /// The peer sent what is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -72,7 +82,7 @@ pub(super) async fn read_hello(recv: &mut RecvStream) -> Result<Vec<u8>, ReadErr
     Ok(bytes)
 }
 
-/// Reads exactly `length` bytes.
+/// Reads exactly `length` bytes, however long it takes as long as they come.
 pub(super) async fn read_payload(recv: &mut RecvStream, length: usize) -> Result<Bytes, ReadError> {
     let mut payload = BytesMut::new();
     loop {
@@ -80,7 +90,8 @@ pub(super) async fn read_payload(recv: &mut RecvStream, length: usize) -> Result
         if missing == 0 {
             return Ok(payload.freeze());
         }
-        let chunk = recv.read_chunk(missing.min(CHUNK), true).await?.ok_or(ReadError::CutOff)?;
+        let chunk = timeout(TRANSFER_STALL, recv.read_chunk(missing.min(CHUNK), true));
+        let chunk = chunk.await.map_err(|_| ReadError::Stalled)??.ok_or(ReadError::CutOff)?;
         if chunk.bytes.len() == length {
             return Ok(chunk.bytes);
         }
@@ -88,14 +99,16 @@ pub(super) async fn read_payload(recv: &mut RecvStream, length: usize) -> Result
     }
 }
 
-/// Reads a frame that has a stream of its own.
-pub(super) async fn read_frame(
-    recv: &mut RecvStream,
-    payload_max: usize,
-) -> Result<(FrameHeader, Bytes), ReadError> {
+/// Reads the header of a frame that has a stream of its own.
+pub(super) async fn read_header(recv: &mut RecvStream) -> Result<FrameHeader, ReadError> {
     let mut bytes = [0; HEADER_LEN];
     recv.read_exact(&mut bytes).await?;
-    let header = FrameHeader::decode(&bytes, payload_max)?.ok_or(ReadError::CutOff)?;
+    FrameHeader::decode(&bytes, CALL_PAYLOAD_MAX)?.ok_or(ReadError::CutOff)
+}
+
+/// Reads a frame that has a stream of its own.
+pub(super) async fn read_frame(recv: &mut RecvStream) -> Result<(FrameHeader, Bytes), ReadError> {
+    let header = read_header(recv).await?;
     let payload = read_payload(recv, header.payload_len).await?;
     Ok((header, payload))
 }
@@ -108,7 +121,45 @@ pub(super) async fn write_frame(
 ) -> Result<(), ReadError> {
     let mut head = BytesMut::with_capacity(HEADER_LEN);
     header.encode(&mut head);
-    send.write_all_chunks(&mut [head.freeze(), payload]).await?;
+    let mut chunks = [head.freeze(), payload];
+    let mut left = &mut chunks[..];
+    while !left.iter().all(Bytes::is_empty) {
+        let written = timeout(TRANSFER_STALL, send.write_chunks(left));
+        let whole = written.await.map_err(|_| ReadError::Stalled)??.chunks;
+        left = left.get_mut(whole..).unwrap_or_default();
+    }
     let _already_ended = send.finish();
     Ok(())
+}
+
+/// One call on a stream of its own. `budget` is the time for its answer to begin once the request
+/// is there.
+pub(super) async fn exchange(
+    (send, recv): (&mut SendStream, &mut RecvStream),
+    budget: Duration,
+    request: Bytes,
+) -> Result<Bytes, CallError> {
+    let header = FrameHeader::request(0, budget, request.len());
+    write_frame(send, header, request).await?;
+    // Written is not arrived: up to a window is on its way yet.
+    let late = async {
+        let _arrived_or_lost = timeout(TRANSFER_STALL, send.stopped()).await;
+        tokio::time::sleep(budget).await;
+    };
+    let header = tokio::select! {
+        biased;
+        header = read_header(recv) => header?,
+        () = late => return Err(CallError::TimedOut),
+    };
+    Ok(read_payload(recv, header.payload_len).await?)
+}
+
+/// How a call on a stream of its own fails whose request may have arrived.
+impl From<ReadError> for CallError {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Stalled => Self::TimedOut,
+            _ => Self::Lost,
+        }
+    }
 }

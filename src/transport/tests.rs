@@ -676,6 +676,34 @@ mod simulated {
         sim.run().unwrap();
     }
 
+    /// A value of 5 MB was once read as nil: its transfers did not fit the budget of a call, so its
+    /// copy was missing, and the read fell through to it.
+    #[test]
+    fn a_large_payload_may_take_longer_than_the_budget_of_a_call() {
+        let mut sim = turmoil::Builder::new()
+            .simulation_duration(Duration::from_mins(2))
+            .min_message_latency(Duration::from_millis(20))
+            .max_message_latency(Duration::from_millis(25))
+            .build();
+        sim.host("peer", || serve(1));
+        sim.client("caller", async {
+            let transport = bind(CALLER, 1)?;
+            let peers = transport.peers(0)?;
+            answered(&*peers, 3).await;
+            let budget = Duration::from_millis(100);
+            let started = turmoil::elapsed();
+            let request: Bytes = vec![b'e'; 3_000_000].into();
+            assert!(peers.call(PEER, request.clone(), budget).await == Ok(request));
+            let big = peers.call(PEER, Bytes::from_static(b"big"), budget).await?;
+            assert_eq!(big.len(), LANE_PAYLOAD_MAX * 30);
+            assert!(turmoil::elapsed() - started > budget * 3, "the network was not slow");
+            let never = peers.call(PEER, Bytes::from_static(b"never"), budget).await;
+            assert_eq!(never, Err(CallError::TimedOut));
+            Ok(())
+        });
+        sim.run().unwrap();
+    }
+
     #[test]
     fn lanes_survive_crashes_and_bad_networks_and_repeat_themselves() {
         for seed in 1..=3 {
