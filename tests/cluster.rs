@@ -172,9 +172,15 @@ fn a_restart_of_each_node_in_turn_loses_nothing() {
         assert_eq!(client.run(&["SET", &key(number), "value"]), ok());
     }
     for number in 0..3 {
+        let witness = (number + 1) % 3;
+        let changes = |cluster: &Cluster| {
+            cluster.nodes[witness].metric("chickadee_ring_changes_total", "").to_string()
+        };
+        let before = changes(&cluster);
         assert_eq!(cluster.nodes[number].terminate(), Some(0));
         cluster.nodes[number].start();
         cluster.wait_settled(3);
+        assert_eq!(changes(&cluster), before, "node {number} did not come back to its place");
     }
     let mut client = cluster.client(1);
     for number in 0..3_000 {

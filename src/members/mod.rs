@@ -177,14 +177,13 @@ impl MemberTable {
         self.members.get(at)
     }
 
-    /// Peer addresses of the other members that are not known to have left: to be kept in the node
-    /// file and handed back in [`MembersOptions::last_known`].
-    pub fn last_known(&self) -> Vec<SocketAddr> {
+    /// The other members that are not known to have left, with their peer addresses: to be kept in
+    /// the node file and handed back in [`MembersOptions::last_known`].
+    pub fn last_known(&self) -> impl Iterator<Item = (NodeId, SocketAddr)> {
         self.members
             .iter()
             .filter(|member| member.identity.node != self.me && member.state != MemberState::Left)
-            .filter_map(|member| member.meta.as_ref().map(|meta| meta.peer))
-            .collect()
+            .filter_map(|member| Some((member.identity.node, member.meta.as_ref()?.peer)))
     }
 }
 

@@ -24,6 +24,7 @@ use crate::types::{ClusterFacts, Identity, NodeId, NodeMeta, Phase, Zone};
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::{Request, Response};
 
+use super::keeper::FileKeeper;
 use super::{Addresses, Error, Seams};
 
 /// What the parts of a node are made from.
@@ -49,6 +50,11 @@ impl Ground {
         let new_id = || NodeId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
         let file = NodeFile::begin(&*seams.storage, seams.clock.wall(), new_id)?;
         Ok(Self { config, seams, file, password, secret })
+    }
+
+    /// The keeper of the node file.
+    pub(super) fn keeper(&self) -> Arc<FileKeeper> {
+        Arc::new(FileKeeper::new(self.file.clone(), Arc::clone(&self.seams.storage)))
     }
 
     /// This node as its peers know it.
@@ -82,11 +88,11 @@ impl Ground {
     }
 
     /// What the membership service is made from.
-    pub(super) fn members(&self, addresses: Addresses) -> MembersOptions {
+    pub(super) fn members(&self, addresses: Addresses, keeper: &Arc<FileKeeper>) -> MembersOptions {
         let (config, file) = (&self.config, &self.file);
         let cluster = &config.cluster;
         let kept = file.facts.clone().filter(|facts| facts.name == cluster.name);
-        let (kept_file, storage) = (file.clone(), Arc::clone(&self.seams.storage));
+        let keeper = Arc::clone(keeper);
         let gossip_key = GossipKey::new(*self.secret.gossip_key(&cluster.name));
         MembersOptions {
             identity: self.identity(addresses),
@@ -99,14 +105,8 @@ impl Ground {
             last_known: file.members.iter().map(|seed| seed.peer).collect(),
             form: cluster.form,
             codec: MemberCodec { encode: encode_member, decode: decode_member },
-            on_identity: Box::new(move |identity| {
-                // A renewed generation must be on disk before its first packet.
-                let mut file = kept_file.clone();
-                file.generation = file.generation.max(identity.generation);
-                if let Err(error) = file.write(&*storage) {
-                    tracing::error!(%error, "node file could not be written");
-                }
-            }),
+            // A renewed generation must be on disk before its first packet.
+            on_identity: Box::new(move |identity| keeper.note_generation(identity.generation)),
         }
     }
 

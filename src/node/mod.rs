@@ -11,6 +11,7 @@ mod backend;
 mod client;
 mod error;
 mod ground;
+mod keeper;
 mod ports;
 mod shards;
 mod source;
@@ -87,7 +88,6 @@ pub(crate) struct Inner {
     tasks: TaskGroup,
     /// Accepts clients; stops before the rest.
     listeners: TaskGroup,
-    storage: Arc<dyn Storage>,
     /// Open once the node is told to stop: it is not ready any more.
     stopping: Latch,
     /// Open once it has stopped.

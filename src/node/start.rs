@@ -14,7 +14,7 @@ use crate::members::{Members, MembersParts, Resolve};
 use crate::metrics::Metrics;
 use crate::net::{Net, TcpListener};
 use crate::peers::Directory;
-use crate::persist::{DirectoryStorage, NodeFile, Seed};
+use crate::persist::DirectoryStorage;
 use crate::rng::Randomness;
 use crate::server::{Port, Server};
 use crate::tasks::{BoxFuture, Executor, Latch, TaskGroup};
@@ -24,6 +24,7 @@ use crate::types::{MemberState, NodeId, Phase};
 use super::backend::FrontEnd;
 use super::client::ShardHandle;
 use super::ground::Ground;
+use super::keeper::FileKeeper;
 use super::ports::Ports;
 use super::shards::{Threads, default_shards};
 use super::source::NodeSource;
@@ -67,6 +68,7 @@ async fn start(
     shards: Vec<Executor>,
 ) -> Result<Arc<Inner>, Error> {
     let ground = Ground::lay(config, seams)?;
+    let keeper = ground.keeper();
     let (metrics, recorder) = Metrics::new();
     let tasks = TaskGroup::new();
     let ports = Ports::bind(&ground.config, ground.seams.net).await?;
@@ -74,7 +76,7 @@ async fn start(
     let known: Arc<dyn Directory> = Arc::clone(&directory) as Arc<dyn Directory>;
     let transport = Arc::new(Transport::bind(ground.transport(known, &metrics, &tasks))?);
     let addresses = ports.addresses(&ground.config, transport.local_addr()).await?;
-    let (members, service) = Members::prepare(ground.members(addresses));
+    let (members, service) = Members::prepare(ground.members(addresses, &keeper));
     directory.set(members.clone());
 
     let parts = ground.cluster_parts(&metrics, members.table());
@@ -83,7 +85,7 @@ async fn start(
     let control_peers = transport.peers(0)?;
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
-    let Ground { config, seams: Seams { net, clock, rng, storage }, file, password, .. } = ground;
+    let Ground { config, seams: Seams { net, clock, rng, .. }, file, password, .. } = ground;
     let server =
         Server::new(config.client.clone(), password, Arc::clone(&clock), metrics.server.clone());
     let inner = Arc::new(Inner {
@@ -100,7 +102,6 @@ async fn start(
         server,
         tasks: tasks.clone(),
         listeners: TaskGroup::new(),
-        storage,
         stopping: Latch::new(),
         stopped: Latch::new(),
         shared,
@@ -119,7 +120,7 @@ async fn start(
         metrics: inner.metrics.gossip.clone(),
         tasks,
     });
-    run(&inner, file, &port, &control);
+    run(&inner, keeper, &port, &control);
     accept_clients(&inner, ports.client, ports.cluster);
     tracing::info!(
         node = %inner.config.node.name,
@@ -134,12 +135,17 @@ async fn start(
 }
 
 /// The background work of a running node.
-fn run(inner: &Arc<Inner>, file: NodeFile, port: &Arc<dyn MemberPort>, control: &Executor) {
+fn run(
+    inner: &Arc<Inner>,
+    keeper: Arc<FileKeeper>,
+    port: &Arc<dyn MemberPort>,
+    control: &Executor,
+) {
     let tasks = &inner.tasks;
     let transport = Arc::clone(&inner.transport);
     tasks.spawn_on(control, "peer port", async move { transport.run().await });
     tasks.spawn_on(control, "follow members", follow_members(Arc::clone(inner)));
-    tasks.spawn_on(control, "node file", keep_file(Arc::clone(inner), file));
+    tasks.spawn_on(control, "node file", keep_file(Arc::clone(inner), keeper));
     inner.control.spawn_workers(tasks, port);
 }
 
@@ -164,32 +170,11 @@ async fn follow_members(inner: Arc<Inner>) {
 }
 
 /// Keeps the node file: the clock's reserve, the cluster facts, the members last known.
-async fn keep_file(inner: Arc<Inner>, mut file: NodeFile) {
+async fn keep_file(inner: Arc<Inner>, keeper: Arc<FileKeeper>) {
     let mut stop = inner.tasks.stop_signal();
     loop {
-        let table = inner.members.table();
-        let before = file.clone();
         let wall = inner.clock.wall().saturating_add(CLOCK_RESERVE_MILLIS);
-        file.clock_high = file.clock_high.max(crate::hlc::reading_at(wall));
-        if table.formed {
-            file.facts = Some(table.facts.clone());
-            let seeds = table.members.iter().filter(|member| member.identity.node != inner.me);
-            file.members = seeds
-                .filter(|member| member.state != MemberState::Left)
-                .filter_map(|member| {
-                    let peer = member.meta.as_ref()?.peer;
-                    Some(Seed { node: member.identity.node, peer })
-                })
-                .collect();
-        }
-        if let Some(own) = table.get(inner.me) {
-            file.generation = file.generation.max(own.identity.generation);
-        }
-        if file != before
-            && let Err(error) = file.write(&*inner.storage)
-        {
-            tracing::error!(%error, "node file could not be written");
-        }
+        keeper.note(&inner.members.table(), crate::hlc::reading_at(wall));
         tokio::select! {
             biased;
             () = stop.stopped() => return,

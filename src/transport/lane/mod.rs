@@ -13,6 +13,8 @@
 //! after a failure. A call waits as bytes until it is written, so that what is left of its budget
 //! is written with it, and a call whose budget ends before is *certainly* not executed.
 
+mod large;
+
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,7 +27,7 @@ use tokio::sync::{Notify, oneshot};
 use super::Context;
 use super::endpoint::{DIAL_TIMEOUT, Dialer, Target, close};
 use super::in_flight::{InFlight, Waiter};
-use super::stream::{self, ReadError};
+use super::stream::ReadError;
 use crate::clock::sleep_until;
 use crate::limits::{
     CALL_PAYLOAD_MAX, LANE_FLUSH_MAX, LANE_IN_FLIGHT_MAX, LANE_PAYLOAD_MAX, LANE_QUEUED_MAX,
@@ -384,60 +386,6 @@ impl Lane {
         }
         self.expired(late.into_iter().map(|call| call.waiter), &unsent());
         any
-    }
-
-    /// A call on a stream of its own.
-    async fn large_call(self: Arc<Self>, connection: Connection, call: Waiting) {
-        let budget = call.deadline.saturating_since(self.context.clock.now());
-        let exchange = async {
-            let streams = tokio::time::timeout(budget, connection.open_bi());
-            let (mut send, mut recv) = match streams.await {
-                Ok(opened) => opened.map_err(|_| CallError::Lost)?,
-                Err(_) => return Err(unsent()),
-            };
-            stream::exchange((&mut send, &mut recv), budget, call.payload).await
-        };
-        let outcome = exchange.await;
-        self.lock().large -= 1;
-        match outcome {
-            Err(late @ (CallError::TimedOut | CallError::Unreachable(_))) => {
-                self.expired([call.waiter], &late);
-            }
-            outcome => {
-                let _caller_may_have_gone = call.waiter.send(outcome);
-            }
-        }
-    }
-
-    /// Takes answers that come on streams of their own.
-    async fn take_large_answers(self: &Arc<Self>, connection: &Connection) -> ReadError {
-        loop {
-            let mut recv = match connection.accept_uni().await {
-                Ok(recv) => recv,
-                Err(error) => return error.into(),
-            };
-            let lane = Arc::clone(self);
-            self.context.tasks.spawn("large answer", async move {
-                if let Ok(header) = stream::read_header(&mut recv).await {
-                    lane.take_large_answer(header, recv).await;
-                }
-            });
-        }
-    }
-
-    /// An answer has begun to come on a stream of its own: its call has no deadline any more.
-    async fn take_large_answer(&self, header: FrameHeader, mut recv: RecvStream) {
-        let waiter = {
-            let mut state = self.lock();
-            let waiter = state.in_flight.remove(header.id);
-            state.arriving += usize::from(waiter.is_some());
-            waiter
-        };
-        // The caller has given up: the stream is stopped by dropping it.
-        let Some(waiter) = waiter else { return };
-        let outcome = stream::read_payload(&mut recv, header.payload_len).await;
-        self.lock().arriving -= 1;
-        let _caller_may_have_gone = waiter.send(outcome.map_err(CallError::from));
     }
 
     /// Ends calls at their deadline, for ever.
