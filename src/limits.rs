@@ -51,7 +51,22 @@ pub const WALK_STEP: usize = 256;
 pub const LIST_MAX: usize = 2048;
 
 /// How long nodes wait for each other's word on what they hold.
-pub const HOLDINGS_TIMEOUT: Duration = Duration::from_millis(500);
+pub const HOLDINGS_TIMEOUT: Duration = Duration::from_millis(300);
+
+/// How long a member has to answer a ping before it is taken for silent, with the way through
+/// another member.
+pub const PROBE_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// How long it has to answer the ping of a witness, whose answer must be back in time.
+pub const PING_TIMEOUT: Duration = Duration::from_millis(150);
+
+/// Members through which a silent one is pinged.
+pub const PING_WITNESSES: usize = 3;
+
+/// How long a write waits at a deputy: for a round under way, the pings, and a round.
+pub const DEPUTY_PATIENCE: Duration = Duration::from_secs(1);
+
+const _: () = assert!(PING_TIMEOUT.as_millis() < PROBE_TIMEOUT.as_millis());
 
 /// How often a node looks whether something must move, when nothing tells it to.
 pub const RECONCILE_INTERVAL: Duration = Duration::from_secs(1);

@@ -3,11 +3,14 @@
 //! Every change happens under the slot's shard lock and raises the holdings revision. A term only
 //! grows: who takes the bit takes a term above every one it has seen for the slot.
 
-use crate::types::{NodeId, Phase, Slot, SlotSet, Term};
+use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
 
 use super::view::{Standing, View};
 use super::{Shared, marks};
+
+/// The term counter of a slot that was started empty while members were dead.
+const HOLLOW: u16 = 0;
 
 impl Shared {
     /// The node that is believed to act for a slot.
@@ -61,16 +64,38 @@ impl Shared {
     }
 
     /// Nobody has a complete copy: this node's is declared complete, and it acts.
+    ///
+    /// Where it has none and members are dead, it may be the one that is cut off, and they may act
+    /// with all they have. Then it acts under the term of a *hollow* copy, which every other beats:
+    /// whoever has data wins when they meet again.
     pub(super) fn promote(&self, view: &View, slot: Slot) {
-        self.store.lock(slot).header_mut(slot).complete = true;
-        self.take_free(view, slot);
+        let some_are_dead =
+            view.table.members.iter().any(|member| member.state == MemberState::Dead);
+        let hollow = {
+            let mut shard = self.store.lock(slot);
+            let header = shard.header_mut(slot);
+            header.complete = true;
+            let hollow = some_are_dead && header.keys() + header.tombstones() == 0;
+            if hollow {
+                header.term = Term { counter: HOLLOW, holder: view.me.tag() };
+                header.acting = true;
+                header.successor = Some(view.me);
+            }
+            hollow
+        };
+        if hollow {
+            self.hints.set(slot, view.me);
+            self.holdings.changed();
+        } else {
+            self.take_free(view, slot);
+        }
     }
 
     /// Hands the acting bits of `slots` to `asker`, as far as this node holds them and agrees that
     /// the asker comes before it and missed nothing. Repeating the question gives the same answer.
     pub(super) fn release(&self, view: &View, asker: NodeId, slots: &SlotSet) -> Vec<ReleasedSlot> {
         let (wall, link) = (self.clock.wall(), self.link(asker));
-        let missed = link.map_or_else(SlotSet::new, |link| link.dirty());
+        let missed = link.map_or_else(SlotSet::new, |link| link.missed().all());
         let may_have = |slot: &Slot| comes_before(view, asker, *slot) && !missed.contains(*slot);
         let mut released = Vec::new();
         for slot in slots.iter().filter(may_have) {
@@ -161,6 +186,16 @@ impl Shared {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
             if term <= header.term {
+                return;
+            }
+            let heir = acting.filter(|hint| {
+                hint.node != self.options.me
+                    && self.view.load().standing(hint.node) != Standing::Gone
+            });
+            if header.acting && header.term.counter == HOLLOW && heir.is_none() {
+                // The term of somebody who is gone for good.
+                header.term = term.next(self.options.me.tag());
+                self.holdings.changed();
                 return;
             }
             header.term = term;

@@ -68,10 +68,10 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         for member in view.others() {
             let node = member.identity.node;
             let Some(link) = cache.shared.link(node) else { continue };
-            if view.standing(node) != Standing::Alive || (!full && link.is_clean()) {
+            if view.standing(node) != Standing::Alive || (!full && link.missed().is_empty()) {
                 continue;
             }
-            let slots = if full { SlotSet::full() } else { link.dirty() };
+            let slots = if full { SlotSet::full() } else { link.missed().dirty() };
             if let Err(error) = cache.compare_with(node, &slots).await {
                 tracing::debug!(%node, %error, "compare was cut off");
             }
@@ -95,10 +95,10 @@ impl Cache {
             .collect();
         for chunk in due.chunks(DIGESTS_AT_ONCE) {
             // Before the slots are read: a write missed from here on makes them dirty again.
-            let mut dirty: SlotSet =
-                chunk.iter().copied().filter(|slot| link.take_dirty(*slot)).collect();
-            let outcome = self.compare_chunk(node, &link, chunk, &mut dirty).await;
-            dirty.iter().for_each(|slot| link.set_dirty(slot));
+            let dirty = link.missed().begin_compare(chunk);
+            let mut left = dirty.clone();
+            let outcome = self.compare_chunk(node, &link, chunk, &mut left).await;
+            link.missed().end_compare(&dirty, &left);
             outcome?;
         }
         Ok(())

@@ -1,5 +1,5 @@
-//! Sees a client's command through: finds who acts, follows `NotOwner`, lets reads fall to the next
-//! complete replica, and tells the truth about the outcome.
+//! Sees a client's command through: finds who acts, follows `NotOwner`, goes to the next complete
+//! member where the acting one does not answer, and tells the truth about the outcome.
 //!
 //! A command ends in one of three ways: executed; certainly not executed (`TRYAGAIN`, which client
 //! libraries repeat by themselves); or not known (`outcome unknown`), for a write that was sent,
@@ -13,6 +13,7 @@ use crate::clock::within;
 use crate::command::parse::{is_repeatable, keys};
 use crate::command::{Row, Runs};
 use crate::config::AcksShortfall;
+use crate::limits::DEPUTY_PATIENCE;
 use crate::peers::{Call, CallError};
 use crate::resp::{Encoder, Proto, errors};
 use crate::ring::slot_of;
@@ -124,7 +125,7 @@ impl Cache {
             command: call.row.id.wire(),
             db: call.db,
             resp3: call.proto == Proto::Resp3,
-            replica_ok: false,
+            stand_in: false,
             slot,
             args: Args(call.args.iter().copied().collect()),
         };
@@ -138,8 +139,8 @@ impl Cache {
         now: WallMillis,
         out: &mut Vec<u8>,
     ) -> Started {
-        let (target, replica_ok) = self.route(row, run.slot);
-        run.replica_ok = replica_ok;
+        let (target, stand_in) = self.route(run.slot);
+        run.stand_in = stand_in;
         let mut first = None;
         if target == Some(self.shared.options.me) {
             let start = out.len();
@@ -160,7 +161,7 @@ impl Cache {
         let request = Request::Run(run).encode();
         let deadline = self.shared.clock.now() + self.shared.patience(request.len());
         if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
-            first = Some((node, self.call(node, &request)));
+            first = Some((node, self.call(node, &request, stand_in && row.is_write())));
         }
         let pursuit = Pursuit {
             cache: self.clone(),
@@ -190,14 +191,14 @@ impl Cache {
         executed
     }
 
-    fn call(&self, node: NodeId, request: &Bytes) -> Call {
-        let budget = self.shared.options.call_timeout + transfer_time(request.len());
-        self.peers.call(node, request.clone(), budget)
+    fn call(&self, node: NodeId, request: &Bytes, stand_in: bool) -> Call {
+        let patience = if stand_in { DEPUTY_PATIENCE } else { self.shared.options.call_timeout };
+        self.peers.call(node, request.clone(), patience + transfer_time(request.len()))
     }
 
-    /// Where to try first, and whether a replica that does not act may answer there: the node last
-    /// heard to act; a read skips it while it is suspect.
-    fn route(&self, row: &Row, slot: Slot) -> (Option<NodeId>, bool) {
+    /// Where to try, and whether that node is to stand in for the acting one: the node last heard to
+    /// act, or, while that does not answer, the next member of the set that does.
+    fn route(&self, slot: Slot) -> (Option<NodeId>, bool) {
         let me = self.shared.options.me;
         let hint = self.shared.hints.get(slot);
         if hint == Some(me) {
@@ -205,12 +206,12 @@ impl Cache {
         }
         let view = self.shared.view.load();
         let acting = hint.or_else(|| self.shared.believed_acting(&view, slot));
-        if row.is_write() || acting.is_none_or(|node| view.standing(node) == Standing::Alive) {
+        let answers = |node: NodeId| node == me || self.shared.is_answering(&view, node);
+        if acting.is_none_or(answers) {
             return (acting, false);
         }
-        let mut set = view.replica_set(slot);
-        let next = set.find(|placed| placed.standing == Standing::Alive);
-        next.map_or((acting, false), |placed| (Some(placed.node), true))
+        let next = view.replica_set(slot).map(|placed| placed.node).find(|node| answers(*node));
+        next.map_or((acting, false), |node| (Some(node), true))
     }
 
     /// Waits for a write's acknowledgements; gives its reply, or what is known instead.
@@ -247,7 +248,7 @@ impl Pursuit {
     async fn run(mut self, first: Option<(NodeId, Call)>) -> Bytes {
         let mut asked = first.as_ref().map(|(node, _)| *node);
         let mut tried = match first {
-            Some((_, call)) => read_answer(call.await),
+            Some((node, call)) => self.read_answer(node, call.await),
             None => Tried::Elsewhere(None),
         };
         loop {
@@ -282,16 +283,16 @@ impl Pursuit {
                 }
             };
             self.cache.shared.metrics.cluster.proxied_retried.increment(1);
-            let target = if next.is_some() {
-                next
+            let (target, stand_in) = if next.is_some() {
+                (next, false)
             } else if self.wait().await {
-                self.cache.route(self.row, self.slot).0
+                self.cache.route(self.slot)
             } else {
                 return self.give_up();
             };
             asked = target;
             tried = match target {
-                Some(node) => self.try_at(node, false).await,
+                Some(node) => self.try_at(node, stand_in).await,
                 None => Tried::Elsewhere(None),
             };
         }
@@ -335,22 +336,49 @@ impl Pursuit {
         None
     }
 
-    async fn try_at(&self, node: NodeId, replica_ok: bool) -> Tried {
+    async fn try_at(&self, node: NodeId, stand_in: bool) -> Tried {
+        let is_deputy = stand_in && self.row.is_write();
+        if node == self.cache.shared.options.me {
+            if is_deputy {
+                self.cache.stand_in(self.slot, DEPUTY_PATIENCE).await;
+            }
+            let mut out = Vec::new();
+            let executed = self.run_here(stand_in, &mut out);
+            return self.finish_here(executed, out).await;
+        }
         let mut request = self.request.clone();
         if let Some(Request::Run(mut run)) = Request::decode(&self.request)
-            && (replica_ok || node == self.cache.shared.options.me)
+            && run.stand_in != stand_in
         {
-            run.replica_ok = replica_ok;
-            if node == self.cache.shared.options.me {
-                let mut out = Vec::new();
-                let now = self.cache.shared.clock.wall();
-                let executed = self.cache.run_here(self.row, &run, now, &mut out);
-                drop(run);
-                return self.finish_here(executed, out).await;
-            }
+            run.stand_in = stand_in;
             request = Request::Run(run).encode();
         }
-        read_answer(self.cache.call(node, &request).await)
+        let answer = self.cache.call(node, &request, is_deputy).await;
+        self.read_answer(node, answer)
+    }
+
+    fn run_here(&self, stand_in: bool, out: &mut Vec<u8>) -> Executed {
+        let Some(Request::Run(mut run)) = Request::decode(&self.request) else {
+            return Executed::NotActing(None);
+        };
+        run.stand_in = stand_in;
+        let now = self.cache.shared.clock.wall();
+        self.cache.run_here(self.row, &run, now, out)
+    }
+
+    fn read_answer(&self, node: NodeId, answer: Result<Bytes, CallError>) -> Tried {
+        if let Some(link) = self.cache.shared.link(node) {
+            self.cache.shared.note_answer(&link, &answer);
+        }
+        let bytes = match answer {
+            Ok(bytes) => bytes,
+            Err(error) => return Tried::Failed(error),
+        };
+        match Response::decode(&bytes) {
+            Some(Response::Reply(Raw(reply))) => Tried::Reply(bytes.slice_ref(reply)),
+            Some(Response::NotOwner(hint)) => Tried::Elsewhere(hint.map(|hint| hint.node)),
+            _ => Tried::Failed(CallError::Refused("the answer was not understood".to_owned())),
+        }
     }
 
     async fn finish_here(&self, executed: Executed, out: Vec<u8>) -> Tried {
@@ -386,16 +414,4 @@ impl Pursuit {
 
 fn other_than(hint: Option<ActingHint>, cache: &Cache) -> Option<NodeId> {
     hint.map(|hint| hint.node).filter(|node| *node != cache.shared.options.me)
-}
-
-fn read_answer(answer: Result<Bytes, CallError>) -> Tried {
-    let bytes = match answer {
-        Ok(bytes) => bytes,
-        Err(error) => return Tried::Failed(error),
-    };
-    match Response::decode(&bytes) {
-        Some(Response::Reply(Raw(reply))) => Tried::Reply(bytes.slice_ref(reply)),
-        Some(Response::NotOwner(hint)) => Tried::Elsewhere(hint.map(|hint| hint.node)),
-        _ => Tried::Failed(CallError::Refused("the answer was not understood".to_owned())),
-    }
 }

@@ -106,7 +106,7 @@ impl Shared {
         // has compared only what was written before.
         let view = self.view.load();
         let header = shard.header(run.slot);
-        let may_read = run.replica_ok && header.complete && !row.is_write();
+        let may_read = run.stand_in && header.complete && !row.is_write();
         if !header.acting && !may_read {
             drop(shard);
             self.queue_evictions(&view, &evictions, to_drive);

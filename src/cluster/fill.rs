@@ -207,7 +207,7 @@ impl Cache {
                 header.receivers.push(receiver);
             }
             let drops = link.drops();
-            link.clear_dirty(slot);
+            link.missed().clear(slot);
             for (db, version) in header.floors() {
                 let happened = Happened::Floor { db, version };
                 put_item(&mut sender.buffer, &Item { slot, term, happened });

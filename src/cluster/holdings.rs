@@ -148,6 +148,12 @@ impl HoldingsBook {
         }
     }
 
+    /// The slots that a peer acted for by its last word.
+    pub(super) fn last_acting(&self, node: NodeId) -> SlotSet {
+        let peers = lock(&self.peers);
+        peers.get(&node).map_or_else(SlotSet::new, |word| word.holdings.acting.clone())
+    }
+
     /// A peer that said that it acts for a slot.
     pub(super) fn acting_peer(&self, slot: Slot) -> Option<NodeId> {
         let peers = lock(&self.peers);

@@ -17,12 +17,14 @@
 mod acting;
 mod compare;
 mod coordinate;
+mod deputy;
 mod execute;
 mod fanout;
 mod fill;
 mod hints;
 mod holdings;
 mod marks;
+mod missed;
 mod plan;
 mod quorum;
 mod reconcile;
@@ -30,8 +32,10 @@ mod replicate;
 mod report;
 mod room;
 mod serve;
+mod silence;
 mod upkeep;
 mod view;
+mod yields;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -50,13 +54,14 @@ use crate::peers::{Caller, Directory, Peers};
 use crate::rng::Randomness;
 use crate::store::Store;
 use crate::tasks::{BoxFuture, TaskGroup, lock};
-use crate::types::{ByteSize, Generation, NodeId, Phase, Slot, WallMillis};
+use crate::types::{ByteSize, Generation, NodeId, Phase, Slot, SlotSet, WallMillis};
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::ActingHint;
 
 use hints::Hints;
 use holdings::HoldingsBook;
 use replicate::Link;
+use yields::Yields;
 
 pub use coordinate::{CommandCall, Port, Started};
 pub use reconcile::Progress;
@@ -124,6 +129,11 @@ pub struct Shared {
     progress: Mutex<Progress>,
     /// Asks the reconciler for a round.
     kicked: Notify,
+    /// Counts the rounds that ended.
+    rounds: tokio::sync::watch::Sender<u64>,
+    /// Slots whose release was asked for and not answered yet.
+    asking: Mutex<SlotSet>,
+    yields: Yields,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -171,6 +181,9 @@ impl Shared {
             evicted: AtomicU64::new(0),
             progress: Mutex::default(),
             kicked: Notify::new(),
+            rounds: tokio::sync::watch::Sender::new(0),
+            asking: Mutex::default(),
+            yields: Yields::new(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })
@@ -249,6 +262,9 @@ impl Shared {
                 .unwrap_or_else(|| Arc::new(Link::new(node, self.store.shards())));
             let standing = view::standing(member);
             link.set_standing(standing == Standing::Suspect, standing == Standing::Gone);
+            if standing == Standing::Suspect {
+                self.doubt(&link);
+            }
             if standing == Standing::Gone {
                 for slot in Slot::all() {
                     self.hints.clear_if(slot, node);

@@ -4,14 +4,14 @@
 //! A round runs whenever something changed, and once a second. It also moves the node through its
 //! phases: a joining or returning node whose slots are all complete turns active.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::clock::within;
 use crate::limits::{HOLDINGS_TIMEOUT, RECONCILE_INTERVAL};
 use crate::metrics::level;
-use crate::tasks::{Stop, TaskGroup};
+use crate::tasks::{Stop, TaskGroup, lock};
 use crate::types::{NodeId, Phase, SlotSet};
 use crate::wire::message::{Request, Response};
 
@@ -47,6 +47,7 @@ pub(super) async fn run(
             continue;
         }
         let idle = cache.round(&view, &*members, &tasks).await;
+        cache.shared.rounds.send_modify(|count| *count += 1);
         pause = if idle { RECONCILE_INTERVAL } else { BUSY_INTERVAL };
     }
 }
@@ -55,35 +56,46 @@ impl Cache {
     /// One round; whether nothing is left to do. It comes to nothing if the members changed while
     /// the others were heard: a slot may seem free whose acting node has come back meanwhile.
     async fn round(&self, view: &View, members: &dyn MemberPort, tasks: &TaskGroup) -> bool {
-        self.hear_holdings(view).await;
+        let shared = &self.shared;
+        let began = shared.yields.moment();
+        let silent = self.judge_doubted(view).await;
+        self.hear_holdings(view, &silent).await;
         if !Arc::ptr_eq(&self.view().table, &view.table) {
             return false;
         }
-        let shared = &self.shared;
         let own = shared.own_holdings();
-        let plan = plan(&Known {
+        let mut plan = plan(&Known {
             view,
             own: &own,
             peers: &shared.holdings.peers(),
+            silent: &silent,
+            asking: &lock(&shared.asking).clone(),
             filling: &shared.fills.under_way(),
             filled: &shared.filled_slots(),
         });
-        self.settle_alone(&plan, view);
+        plan.takes = plan.takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
+        self.settle_alone(&plan, view, &silent);
         for (donor, slots) in plan.fills.clone() {
             tracing::info!(node = %donor, slots = slots.len(), "fill started");
             let cache = self.clone();
             tasks.spawn("fill", async move { cache.fill_from(donor, slots).await });
         }
-        for (holder, slots) in &plan.releases {
-            self.ask_release(*holder, slots, &own.acting).await;
+        for (holder, slots) in plan.releases.clone() {
+            lock(&shared.asking).union_with(&slots);
+            let (cache, acting) = (self.clone(), own.acting.clone());
+            tasks.spawn("release", async move {
+                cache.ask_release(holder, &slots, &acting).await;
+                lock(&cache.shared.asking).subtract(&slots);
+                cache.shared.kick();
+            });
         }
         self.follow_phase(&plan, view, members).await;
         shared.show_plan(&plan);
-        plan.is_idle()
+        plan.is_idle() && self.doubted(view).iter().all(|link| silent.contains(&link.node))
     }
 
     /// What needs no other node: takes, promotions, drops.
-    fn settle_alone(&self, plan: &Plan, view: &View) {
+    fn settle_alone(&self, plan: &Plan, view: &View, silent: &BTreeSet<NodeId>) {
         let shared = &self.shared;
         for slot in plan.promotes.iter() {
             shared.promote(view, slot);
@@ -96,10 +108,13 @@ impl Cache {
         }
         if !plan.takes.is_empty() {
             let slots = plan.takes.len();
+            let orphans = shared.takeable(view, silent.iter().copied());
+            let deputy = plan.takes.iter().filter(|slot| orphans.contains(*slot)).count();
             plan.takes.iter().for_each(|slot| shared.take_free(view, slot));
             shared.taken_over.fetch_add(slots, Ordering::Relaxed);
-            shared.metrics.cluster.handovers_death.increment(slots as u64);
-            tracing::info!(slots, "slots taken over that nobody acted for");
+            shared.metrics.cluster.deputy_takeovers.increment(deputy as u64);
+            shared.metrics.cluster.handovers_death.increment((slots - deputy) as u64);
+            tracing::info!(slots, from_silent = deputy, "slots taken over that nobody acted for");
         }
         if !plan.drops.is_empty() {
             tracing::info!(slots = plan.drops.len(), "slots dropped that others hold now");
@@ -107,21 +122,28 @@ impl Cache {
         }
     }
 
-    /// Asks everyone what they hold; who does not answer in time keeps its last word.
-    async fn hear_holdings(&self, view: &View) {
+    /// Asks everyone who is not silent what they hold; who does not answer in time keeps its last
+    /// word.
+    async fn hear_holdings(&self, view: &View, silent: &BTreeSet<NodeId>) {
         let shared = &self.shared;
+        let taking = shared.takeable(view, silent.iter().copied());
         let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         shared.holdings.begin_round(&present);
         let calls: Vec<_> = present
             .iter()
+            .filter(|node| !silent.contains(node))
             .map(|node| {
                 let known = shared.holdings.known(*node);
-                let request = Request::Holdings { known }.encode();
+                let request = Request::Holdings { known, taking: taking.clone() }.encode();
                 (*node, self.peers.call(*node, request, HOLDINGS_TIMEOUT))
             })
             .collect();
         for (node, call) in calls {
-            let Ok(answer) = call.await else { continue };
+            let answer = call.await;
+            if let Some(link) = shared.link(node) {
+                shared.note_answer(&link, &answer);
+            }
+            let Ok(answer) = answer else { continue };
             match Response::decode(&answer) {
                 Some(Response::Holdings(holdings)) => shared.holdings.heard(node, Some(holdings)),
                 Some(Response::Unchanged) => shared.holdings.heard(node, None),
@@ -143,13 +165,13 @@ impl Cache {
             tracing::info!(node = %holder, %error, "compare before a release was cut off");
             return;
         }
+        let asked = shared.yields.moment();
         let request = Request::Release { slots: slots.clone() }.encode();
-        let answer = within(
-            shared.options.op_timeout,
-            self.peers.call(holder, request, shared.options.op_timeout),
-        );
-        let Some(Ok(answer)) = answer.await else { return };
-        if let Some(Response::Released(released)) = Response::decode(&answer) {
+        let answer = self.peers.call(holder, request, shared.options.op_timeout).await;
+        let Ok(answer) = answer else { return };
+        if let Some(Response::Released(mut released)) = Response::decode(&answer) {
+            // Whoever asked meanwhile may have taken them over.
+            released.retain(|given| !shared.yields.since(asked, given.slot));
             let taken = shared.accept(&shared.view(), holder, &released);
             if taken > 0 {
                 tracing::info!(node = %holder, slots = taken, "slots taken over by release");
@@ -184,7 +206,7 @@ impl super::Shared {
     fn show_plan(&self, plan: &Plan) {
         let gauges = &self.metrics.view;
         gauges.under_replicated.set(level(plan.under_replicated));
-        let mut last = crate::tasks::lock(&self.progress);
+        let mut last = lock(&self.progress);
         *last = Progress {
             assigned: plan.assigned,
             complete: plan.complete,

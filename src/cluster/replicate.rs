@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,12 +16,13 @@ use tokio::sync::Notify;
 use crate::limits::{REPLICATION_BATCH_MAX, REPLICATION_PATIENCE, REPLICATION_QUEUE_MAX};
 use crate::peers::Peers;
 use crate::tasks::{self, lock};
-use crate::types::{Instant, NodeId, Slot, SlotSet};
+use crate::types::{Instant, NodeId, Slot};
 use crate::wire::message::{Applied, Request, Response};
 use crate::wire::raw::Raw;
 use crate::wire::replication::{self, Item, put_item};
 
 use super::Shared;
+use super::missed::Missed;
 use super::quorum::Tally;
 
 /// Everything that this node sends one peer about its slots.
@@ -31,11 +32,15 @@ pub(super) struct Link {
     pub(super) node: NodeId,
     queues: Box<[Mutex<Queue>]>,
     /// Slots of which the peer missed something.
-    dirty: Mutex<SlotSet>,
+    missed: Mutex<Missed>,
     /// Whether the peer is gone: nothing is queued, slots become dirty at once.
     gone: AtomicBool,
     /// Whether the peer is suspect: sent to, not waited for.
     suspect: AtomicBool,
+    /// Whether it did not answer a call, and nothing since.
+    doubted: AtomicBool,
+    /// Whether it did not answer this node's pings either: sent to, not waited for.
+    silent: AtomicBool,
     queued_bytes: AtomicUsize,
     /// Counts drops, so that a fill can tell whether one came between.
     drops: AtomicU64,
@@ -132,9 +137,11 @@ impl Link {
         Self {
             node,
             queues: (0..shards).map(|_| Mutex::default()).collect(),
-            dirty: Mutex::default(),
+            missed: Mutex::default(),
             gone: AtomicBool::new(false),
             suspect: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
+            silent: AtomicBool::new(false),
             queued_bytes: AtomicUsize::new(0),
             drops: AtomicU64::new(0),
             drained: Notify::new(),
@@ -148,7 +155,36 @@ impl Link {
 
     /// Whether the peer's acknowledgements are worth waiting for.
     pub(super) fn is_waited_for(&self) -> bool {
-        !self.gone.load(Ordering::Relaxed) && !self.suspect.load(Ordering::Relaxed)
+        !self.gone.load(Ordering::Relaxed)
+            && !self.suspect.load(Ordering::Relaxed)
+            && !self.silent.load(Ordering::Relaxed)
+    }
+
+    /// Whether the peer did not answer lately.
+    pub(super) fn is_doubted(&self) -> bool {
+        self.doubted.load(Ordering::Relaxed)
+    }
+
+    /// The peer did not answer; whether that is news.
+    pub(super) fn doubt(&self) -> bool {
+        !self.doubted.swap(true, Ordering::Relaxed)
+    }
+
+    /// The peer answered.
+    pub(super) fn answered(&self) {
+        // Read first: nearly every answer comes from a peer that is not doubted.
+        if self.is_doubted() {
+            self.doubted.store(false, Ordering::Relaxed);
+            self.silent.store(false, Ordering::Relaxed);
+        }
+    }
+
+    /// The peer did not answer pings: what is sent to it is not waited for.
+    pub(super) fn set_silent(&self) {
+        self.silent.store(true, Ordering::Relaxed);
+        for queue in &self.queues {
+            lock(queue).give_up_waiting();
+        }
     }
 
     /// How often a queue to this peer was dropped.
@@ -157,33 +193,13 @@ impl Link {
     }
 
     /// Slots of which the peer missed something.
-    pub(super) fn dirty(&self) -> SlotSet {
-        lock(&self.dirty).clone()
-    }
-
-    /// Whether the peer missed nothing.
-    pub(super) fn is_clean(&self) -> bool {
-        lock(&self.dirty).is_empty()
-    }
-
-    /// Takes the slot's dirty bit away: before the slot is read for repair, never after.
-    pub(super) fn clear_dirty(&self, slot: Slot) {
-        lock(&self.dirty).remove(slot);
-    }
-
-    /// Takes the slot's dirty bit away; whether it was there.
-    pub(super) fn take_dirty(&self, slot: Slot) -> bool {
-        lock(&self.dirty).remove(slot)
-    }
-
-    /// Whether the peer missed something of a slot.
-    pub(super) fn is_dirty(&self, slot: Slot) -> bool {
-        lock(&self.dirty).contains(slot)
+    pub(super) fn missed(&self) -> MutexGuard<'_, Missed> {
+        lock(&self.missed)
     }
 
     /// Notes that the peer missed something of a slot.
     pub(super) fn set_dirty(&self, slot: Slot) {
-        lock(&self.dirty).insert(slot);
+        self.missed().set(slot);
     }
 
     /// Follows the peer's standing. One that is not alive is not waited for; for one that is gone
@@ -284,9 +300,9 @@ impl Link {
     fn mark_dirty(&self, batch: &[u8]) {
         self.drops.fetch_add(1, Ordering::SeqCst);
         {
-            let mut dirty = lock(&self.dirty);
+            let mut missed = self.missed();
             for item in replication::items(batch).flatten() {
-                dirty.insert(item.slot);
+                missed.set(item.slot);
             }
         }
         self.drained.notify_waiters();
@@ -380,6 +396,7 @@ async fn deliver(shared: &Shared, peers: &dyn Peers, link: &Link, index: usize, 
     let mut pause = Duration::from_millis(5);
     loop {
         let answer = peers.call(link.node, request.clone(), shared.options.call_timeout).await;
+        shared.note_answer(link, &answer);
         let outcomes = match answer.as_deref().map(Response::decode) {
             Ok(Some(Response::Replicated(outcomes))) => outcomes,
             Ok(_) => {

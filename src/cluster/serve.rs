@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::command;
+use crate::command::{self, Row};
 use crate::peers::{BulkStream, Caller, Serve, Served};
 use crate::resp::Proto;
 use crate::store::{Merged, Shard};
@@ -34,7 +34,7 @@ impl PeerService {
         Self { cache, members }
     }
 
-    fn run(&self, run: &Run<'_>) -> Served {
+    fn run(&self, run: &Run<'_>, budget: Duration) -> Served {
         let Some(row) = command::table::by_wire(run.command) else {
             return now(&Response::Unsupported);
         };
@@ -42,6 +42,9 @@ impl PeerService {
         let wall = self.cache.shared.clock.wall();
         match self.cache.run_here(row, run, wall, &mut out) {
             Executed::Done => now(&Response::Reply(Raw(&out))),
+            Executed::NotActing(_) if run.stand_in && row.is_write() => {
+                self.run_as_deputy(row, run, budget)
+            }
             Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
             Executed::Waiting(awaited) => {
                 let cache = self.cache.clone();
@@ -52,6 +55,33 @@ impl PeerService {
                 }))
             }
         }
+    }
+
+    /// Waits whether this node is to act for the slot, and executes the operation if so.
+    fn run_as_deputy(&self, row: &'static Row, run: &Run<'_>, budget: Duration) -> Served {
+        let (cache, slot) = (self.cache.clone(), run.slot);
+        let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
+        let request = Request::Run(run.clone()).encode();
+        let deadline = cache.shared.clock.now() + budget;
+        Served::Later(Box::pin(async move {
+            cache.stand_in(slot, budget).await;
+            let Some(Request::Run(run)) = Request::decode(&request) else {
+                return Response::Unsupported.encode();
+            };
+            // Whoever asked has been told that the outcome is not known: it must not be executed.
+            if cache.shared.clock.now() >= deadline {
+                return Response::NotOwner(None).encode();
+            }
+            let (mut out, wall) = (Vec::with_capacity(64), cache.shared.clock.wall());
+            match cache.run_here(row, &run, wall, &mut out) {
+                Executed::Done => Response::Reply(Raw(&out)).encode(),
+                Executed::NotActing(hint) => Response::NotOwner(hint).encode(),
+                Executed::Waiting(awaited) => {
+                    let reply = cache.acknowledged(awaited, out.into(), proto).await;
+                    Response::Reply(Raw(&reply)).encode()
+                }
+            }
+        }))
     }
 
     fn release(&self, asker: NodeId, slots: &SlotSet) -> Served {
@@ -93,20 +123,24 @@ fn now(response: &Response<'_>) -> Served {
 }
 
 impl Serve for PeerService {
-    fn serve(&self, from: Caller, request: &[u8], _budget: Duration) -> Served {
+    fn serve(&self, from: Caller, request: &[u8], budget: Duration) -> Served {
         let Some(request) = Request::decode(request) else {
             return now(&Response::Unsupported);
         };
         let shared = &self.cache.shared;
         match request {
-            Request::Run(run) => self.run(&run),
+            Request::Run(run) => self.run(&run, budget),
             Request::Replicate(Raw(batch)) => {
                 now(&Response::Replicated(shared.apply_batch(from.node, batch)))
             }
-            Request::Holdings { known } if shared.holdings.is_current(known) => {
-                now(&Response::Unchanged)
+            Request::Holdings { known, taking } => {
+                // Before the answer is made: what is taken after it would be unknown to the asker.
+                shared.yields.give_up(&taking);
+                if shared.holdings.is_current(known) {
+                    return now(&Response::Unchanged);
+                }
+                now(&Response::Holdings(shared.own_holdings()))
             }
-            Request::Holdings { .. } => now(&Response::Holdings(shared.own_holdings())),
             Request::Release { slots } => self.release(from.node, &slots),
             Request::Keys { .. } => self.keys(&request),
             Request::Count { db } => now(&Response::Count(shared.count_keys(db))),
@@ -122,6 +156,8 @@ impl Serve for PeerService {
             Request::Fetch { slot, hashes } => {
                 now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
             }
+            Request::Present => now(&Response::Present(true)),
+            Request::Probe { node } => self.cache.probe(node),
             Request::Member(request) => {
                 let answer = self.members.serve(from, request);
                 Served::Later(Box::pin(async move { Response::Member(answer.await).encode() }))
@@ -157,7 +193,7 @@ impl Shared {
         }
         for given in released {
             for (node, all) in &mut given.followers {
-                let dirty = self.link(*node).is_some_and(|link| link.is_dirty(given.slot));
+                let dirty = self.link(*node).is_some_and(|link| link.missed().contains(given.slot));
                 *all = arrived.contains(node) && !dirty;
             }
         }

@@ -110,7 +110,7 @@ impl Shared {
             .members
             .iter()
             .all(|member| matches!(member.state, MemberState::Alive | MemberState::Left))
-            && links.values().all(|link| link.is_clean())
+            && links.values().all(|link| link.missed().is_empty())
             && self.fills.under_way().is_empty()
     }
 

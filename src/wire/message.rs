@@ -6,7 +6,7 @@
 //!
 //! | request | from → to | answered by |
 //! |---|---|---|
-//! | `Run` | coordinator → acting node (a read also → complete replica) | `Reply`, `NotOwner` |
+//! | `Run` | coordinator → acting node, or who stands in for it | `Reply`, `NotOwner` |
 //! | `Replicate` | acting node → holders | `Replicated` |
 //! | `Holdings` | any → any | `Holdings`, `Unchanged` |
 //! | `Release` | next acting node → acting node | `Released` |
@@ -14,6 +14,7 @@
 //! | `Explain` | any → any | `Explained` |
 //! | `Digests`, `List`, `Fetch` | acting node → holder | `Digests`, `Listed`, `Fetched` |
 //! | `Member` | any → any | `Member` |
+//! | `Present`, `Probe` | deputy → the acting node, a witness | `Present` |
 
 use std::net::SocketAddr;
 
@@ -33,8 +34,9 @@ pub struct Run<'a> {
     pub db: Db,
     /// Whether the reply is wanted in RESP3.
     pub resp3: bool,
-    /// Whether a complete replica may answer although it does not act: reads only.
-    pub replica_ok: bool,
+    /// The acting node does not answer: a complete replica may answer a read, and takes the slot
+    /// over for a write if it finds the acting node silent as well.
+    pub stand_in: bool,
     /// The slot of all its keys.
     pub slot: Slot,
     /// The command's name and arguments.
@@ -55,6 +57,8 @@ pub enum Request<'a> {
     Holdings {
         /// The revision that the asker knows.
         known: Option<(Generation, u64)>,
+        /// Slots that the asker may take over: the answerer gives up what it has under way for them.
+        taking: SlotSet,
     },
     /// Hand over the acting bit of these slots; the asker is complete for each.
     Release {
@@ -112,6 +116,13 @@ pub enum Request<'a> {
     },
     /// About membership.
     Member(MemberRequest),
+    /// Are you there?
+    Present,
+    /// Does this node answer you?
+    Probe {
+        /// The node.
+        node: NodeId,
+    },
 }
 
 /// Who acts for a slot, as far as the answering node knows.
@@ -243,6 +254,8 @@ pub enum Response<'a> {
     Member(MemberAnswer),
     /// The request was not understood by this version, or is damaged.
     Unsupported,
+    /// Whether the node asked about is there.
+    Present(bool),
 }
 
 impl Request<'_> {
@@ -288,7 +301,7 @@ mod tests {
             command: 7,
             db: Db::default(),
             resp3: true,
-            replica_ok: false,
+            stand_in: false,
             slot: Slot::new(12_182).unwrap(),
             args: Args(args.iter().copied().collect()),
         })

@@ -3,7 +3,7 @@
 //! A plan is level-triggered: it is made anew from the present view and the nodes' own words on
 //! what they hold, so that a lost message costs a round, never a slot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
 use crate::wire::message::Holdings;
@@ -19,6 +19,10 @@ pub(in crate::cluster) struct Known<'a> {
     pub(in crate::cluster) own: &'a Holdings,
     /// What the others said.
     pub(in crate::cluster) peers: &'a BTreeMap<NodeId, PeerHoldings>,
+    /// Members that answer nobody's pings: others stand in for them.
+    pub(in crate::cluster) silent: &'a BTreeSet<NodeId>,
+    /// Slots whose release was asked for.
+    pub(in crate::cluster) asking: &'a SlotSet,
     /// Slots that a fill is bringing already.
     pub(in crate::cluster) filling: &'a SlotSet,
     /// Slots of which this node has entries.
@@ -83,12 +87,19 @@ pub(in crate::cluster) fn plan(known: &Known<'_>) -> Plan {
     plan
 }
 
+impl Known<'_> {
+    /// Whether a member can be expected to act: it is not gone, and not silent.
+    fn is_heard_of(&self, node: NodeId) -> bool {
+        self.view.standing(node) != Standing::Gone && !self.silent.contains(&node)
+    }
+}
+
 impl<'a> Claims<'a> {
     fn new(known: &'a Known<'a>) -> Self {
         let mut by_slot = vec![None; usize::from(SLOTS)];
         for (node, word) in known.peers {
             let stopped = phase(known.view, *node) == Some(Phase::Paused) && !word.fresh;
-            if stopped || known.view.standing(*node) == Standing::Gone {
+            if stopped || !known.is_heard_of(*node) {
                 continue;
             }
             for slot in word.holdings.acting.iter() {
@@ -100,10 +111,11 @@ impl<'a> Claims<'a> {
         // and does not answer has stopped: it released what it had.
         let all_heard = known.view.others().all(|member| {
             member.identity.phase == Phase::Paused
+                || known.silent.contains(&member.identity.node)
                 || known.peers.get(&member.identity.node).is_some_and(|word| word.fresh)
         });
         let mut in_transit = known.own.in_transit.clone();
-        for word in known.peers.values() {
+        for (_, word) in known.peers.iter().filter(|(node, _)| known.is_heard_of(**node)) {
             in_transit.union_with(&word.holdings.in_transit);
         }
         Self { by_slot, in_transit, known, all_heard }
@@ -131,7 +143,7 @@ impl<'a> Claims<'a> {
     fn rightful(&self, slot: Slot) -> Option<NodeId> {
         for placed in self.known.view.replica_set(slot) {
             let active = phase(self.known.view, placed.node) == Some(Phase::Active);
-            if placed.standing == Standing::Gone || !active {
+            if !self.known.is_heard_of(placed.node) || !active {
                 continue;
             }
             if self.is_complete(placed.node, slot)? {
@@ -197,10 +209,11 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
     } else if assigned && view.phase == Phase::Active {
         if claims.rightful(slot) == Some(view.me) {
             match claims.acting_peer(slot) {
+                Some(_) if claims.known.asking.contains(slot) => {}
                 Some(other) => {
                     plan.releases.entry(other).or_default().insert(slot);
                 }
-                None if !acts && claims.is_free(slot) => {
+                None if !acts && claims.is_free(slot) && !claims.known.asking.contains(slot) => {
                     plan.takes.insert(slot);
                 }
                 None => {}

@@ -14,6 +14,8 @@ struct Scene {
     table: MemberTable,
     words: BTreeMap<NodeId, PeerHoldings>,
     own: Holdings,
+    silent: BTreeSet<NodeId>,
+    asking: SlotSet,
     filling: SlotSet,
     filled: SlotSet,
 }
@@ -65,6 +67,8 @@ impl Scene {
             table,
             words: BTreeMap::new(),
             own: nothing(),
+            silent: BTreeSet::new(),
+            asking: SlotSet::new(),
             filling: SlotSet::new(),
             filled: SlotSet::new(),
         };
@@ -109,6 +113,8 @@ impl Scene {
             view: &self.view(),
             own: &self.own,
             peers: &self.words,
+            silent: &self.silent,
+            asking: &self.asking,
             filling: &self.filling,
             filled: &self.filled,
         })
@@ -162,6 +168,31 @@ fn the_word_of_a_node_counts_that_was_taken_for_dead_and_came_back() {
 fn a_suspect_owner_keeps_its_slots() {
     let scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Suspect);
     assert!(scene.plan().is_idle());
+}
+
+#[test]
+fn the_next_complete_member_stands_in_for_a_silent_one() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Suspect);
+    let owned = scene.words[&NodeId(0)].holdings.acting.clone();
+    scene.words.get_mut(&NodeId(0)).expect("a peer").fresh = false;
+    assert!(scene.plan().takes.is_empty(), "it may be well");
+    scene.silent.insert(NodeId(0));
+    let taken = scene.plan().takes;
+    assert!(!taken.is_empty() && taken.iter().all(|slot| owned.contains(slot)));
+    let other = scene.words[&NodeId(2)].holdings.complete.clone();
+    assert!(owned.iter().all(|slot| taken.contains(slot) != other.contains(slot)));
+    scene.asking = taken.iter().take(10).collect();
+    assert_eq!(scene.plan().takes.len() + 10, taken.len(), "a release of those is under way");
+}
+
+#[test]
+fn a_silent_copy_is_a_copy() {
+    let mut scene = Scene::new(0, &[Phase::Returning; 3]);
+    let free = scene.plan().promotes.len();
+    scene.silent.insert(NodeId(1));
+    assert_eq!(scene.plan().promotes.len(), free);
+    scene.word(1).complete = SlotSet::full();
+    assert!(scene.plan().promotes.is_empty(), "it may be back any moment");
 }
 
 #[test]
