@@ -73,6 +73,33 @@ fn an_unknown_variable_is_refused_with_the_nearest_name() {
     assert!(err.contains("did you mean \"CHICKADEE_CLUSTER_REPLICAS\"?"), "{err}");
 }
 
+/// A node whose seeds got lost on the way must not form a cluster of its own. Settings are only
+/// looked at: where this fails, no node is started.
+#[test]
+fn an_empty_seed_is_refused_wherever_it_stands() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("a.toml");
+    let file = file.to_str().unwrap();
+    std::fs::write(file, "[cluster]\njoin = [\"10.0.0.1\", \"\"]\n").unwrap();
+    let refused = "cluster.join: a seed is empty: write host or host:port";
+    for (arguments, origin) in [
+        (vec!["show", "--join", ""], "flag --join"),
+        (vec!["show", "--join", "10.0.0.1", "--join", "  "], "flag --join"),
+        (vec!["show", "--set", "cluster.join="], "flag --set cluster.join"),
+        (vec!["check", file], "a.toml:2:8"),
+    ] {
+        let (code, _, err) = run(&[&["config"], arguments.as_slice()].concat());
+        assert_eq!(code, 2, "{arguments:?}");
+        assert!(err.contains(&format!("{origin}: {refused}")), "{arguments:?}: {err}");
+    }
+    let mut command = program(&["config", "check"]);
+    let (code, _, err) = finished(command.env("CHICKADEE_CLUSTER_JOIN", "").output().unwrap());
+    assert_eq!(code, 2);
+    assert!(err.contains(&format!("variable CHICKADEE_CLUSTER_JOIN: {refused}")), "{err}");
+    std::fs::write(file, "[cluster]\njoin = []\n").unwrap();
+    assert_eq!(run(&["config", "check", file]).0, 0, "no seed is none");
+}
+
 #[test]
 fn a_node_that_is_not_there_exits_3_and_waiting_for_it_4() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();

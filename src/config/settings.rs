@@ -169,7 +169,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("join"),
         doc: "Seeds: peer addresses of some members, asked for ever until one answers.",
         more: "Port 7401 where none is given. The same list may stand on every node: a node finds \
-               and skips its own address. Names are resolved anew at each try.",
+               and skips its own address. Names are resolved anew at each try. An empty seed is an \
+               error.",
         put: |c, v| c.cluster.join = v.texts(),
         get: |c| match c.cluster.join.as_slice() {
             [] => Value::Nothing,

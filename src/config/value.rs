@@ -68,6 +68,9 @@ pub enum Kind {
     Filter,
 }
 
+const EMPTY_SEED: &str = "a seed is empty: write host or host:port; \
+                          to form a cluster of its own, leave the setting out";
+
 /// How many elements a list may have.
 const LIST_MAX: usize = 64;
 
@@ -186,8 +189,12 @@ impl Kind {
     }
 
     fn parse_list(self, raw: &Raw) -> Result<Value, String> {
-        let parts = raw.0.iter().flat_map(|text| text.split(','));
-        let parts: Vec<&str> = parts.map(str::trim).filter(|part| !part.is_empty()).collect();
+        let parts = raw.0.iter().flat_map(|text| text.split(',')).map(str::trim);
+        let (parts, empty): (Vec<&str>, Vec<&str>) = parts.partition(|part| !part.is_empty());
+        // A variable that a script left empty would make a cluster of one beside the real one.
+        if matches!(self, Self::Seeds) && !empty.is_empty() {
+            return Err(EMPTY_SEED.to_owned());
+        }
         if parts.len() > LIST_MAX {
             return Err(format!("a list of {} is too long: at most {LIST_MAX}", parts.len()));
         }
@@ -341,6 +348,19 @@ mod tests {
         for wrong in ["a:b", "a:0", "a b", ":7", "http://a"] {
             assert!(seed(wrong).is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn an_empty_seed_is_refused_and_no_seed_is_none() {
+        let seeds = |list: &[&str]| {
+            Kind::Seeds
+                .parse(&Raw(list.iter().map(|text| (*text).to_owned()).collect()), ByteSize(1000))
+        };
+        assert_eq!(seeds(&[]), Ok(Value::Nothing));
+        for wrong in [&[""][..], &["  "], &["a", ""], &["a,,b"], &["a,"], &[","]] {
+            assert_eq!(seeds(wrong), Err(EMPTY_SEED.to_owned()), "{wrong:?}");
+        }
+        assert_eq!(parse(Kind::Addresses, ""), Ok(Value::Nothing), "an empty list of listeners");
     }
 
     #[test]
