@@ -5,7 +5,7 @@
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -153,6 +153,69 @@ fn a_secret_is_private_and_never_overwritten() {
     assert_eq!(std::fs::read(&file).unwrap(), first);
     let (code, out, err) = run(&["keygen"]);
     assert_eq!((code, out.trim_end().len(), err.as_str()), (0, 64, ""));
+}
+
+/// A node that runs until this is dropped.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ended_before = self.0.kill();
+        let _ended_before = self.0.wait();
+    }
+}
+
+/// The log of a node with these settings, up to the line that says that it started.
+fn log_of_start(folder: &Path, settings: &[&str]) -> Vec<String> {
+    let data = format!("node.data_dir={}", folder.join("data").display());
+    let own = ["client.listen=127.0.0.1:0", "gossip.listen=127.0.0.1:0", "peer.listen=127.0.0.1:0"];
+    let own = own.into_iter().chain(["admin.listen=127.0.0.1:0", "memory.limit=16MiB", &data]);
+    let mut command = program(&["serve"]);
+    for setting in own.chain(settings.iter().copied()) {
+        command.args(["--set", setting]);
+    }
+    let mut node = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let mut log = Vec::new();
+    let started = |log: &[String]| log.last().is_some_and(|line| line.contains("node started"));
+    let mut lines = BufReader::new(node.0.stderr.take().unwrap()).lines();
+    while !started(&log)
+        && let Some(line) = lines.next()
+    {
+        log.push(line.unwrap());
+    }
+    assert!(started(&log), "{log:#?}");
+    log
+}
+
+#[test]
+fn a_node_that_tells_an_address_that_leads_nowhere_warns_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("secret");
+    assert_eq!(run(&["keygen", "--out", secret.to_str().unwrap()]).0, 0);
+    let secret = format!("security.secret_file={}", secret.display());
+    let open = [
+        secret.as_str(),
+        "gossip.listen=0.0.0.0:0",
+        "peer.listen=[::]:0",
+        "client.listen=0.0.0.0:0",
+        "client.danger_allow_anonymous=true",
+    ];
+    let warnings = |settings: &[&str]| {
+        let log = log_of_start(folder.path(), settings);
+        let warning = "WARN chickadee::node::ports: no address to advertise";
+        log.into_iter().filter(|line| line.contains(warning)).collect::<Vec<_>>()
+    };
+    let found = warnings(&open);
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let all = "client.advertise, client.cluster_advertise, gossip.advertise, peer.advertise";
+    assert!(found[0].contains(&format!("settings=\"{all}\"")), "{found:#?}");
+    let told = ["client.advertise=10.0.0.3:0", "gossip.advertise=10.0.0.3:0"];
+    let found = warnings(&[open.as_slice(), &told].concat());
+    assert_eq!(found.len(), 1, "{found:#?}");
+    let rest = "client.cluster_advertise, peer.advertise";
+    assert!(found[0].contains(&format!("settings=\"{rest}\"")), "{found:#?}");
+    let found = warnings(&[open.as_slice(), &["cluster.join=127.0.0.1:1"]].concat());
+    assert_eq!(found, [""; 0], "the route to a seed is found");
 }
 
 // --- a made-up node ------------------------------------------------------------------------

@@ -25,12 +25,20 @@ pub mod keys {
     pub const CLIENT_LISTEN: &str = "client.listen";
     /// The ports of cluster clients.
     pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
+    /// The client address that the others are told.
+    pub const CLIENT_ADVERTISE: &str = "client.advertise";
+    /// The cluster address that the others are told.
+    pub const CLUSTER_ADVERTISE: &str = "client.cluster_advertise";
     /// The file of the clients' password.
     pub const PASSWORD_FILE: &str = "client.password_file";
     /// The gossip port.
     pub const GOSSIP_LISTEN: &str = "gossip.listen";
+    /// The gossip address that the others are told.
+    pub const GOSSIP_ADVERTISE: &str = "gossip.advertise";
     /// The QUIC port.
     pub const PEER_LISTEN: &str = "peer.listen";
+    /// The peer address that the others are told.
+    pub const PEER_ADVERTISE: &str = "peer.advertise";
     /// The cluster's name.
     pub const CLUSTER_NAME: &str = "cluster.name";
     /// Seeds.

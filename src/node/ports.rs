@@ -64,13 +64,21 @@ impl Ports {
         let cluster = first(&self.cluster, keys::CLUSTER_LISTEN)?;
         let gossip = bound(self.gossip.local_addr(), keys::GOSSIP_LISTEN, config.gossip.listen)?;
         let admin = self.admin.as_ref().and_then(|admin| admin.addresses().first().copied());
-        Ok(Addresses {
+        let told = Addresses {
             client: advertised(config.client.advertise, client, route),
             cluster: advertised(config.client.cluster_advertise, cluster, route),
             gossip: advertised(config.gossip.advertise, gossip, route),
             peer: advertised(config.peer.advertise, peer, route),
             admin: admin.map(|admin| advertised(None, admin, route)),
-        })
+        };
+        let missing = unspecified(&told);
+        if !missing.is_empty() {
+            tracing::warn!(
+                settings = missing.join(", "),
+                "no address to advertise was found, an unspecified one is told: set these settings"
+            );
+        }
+        Ok(told)
     }
 
     /// This host's address on the way to the first seed that resolves.
@@ -126,6 +134,18 @@ fn advertised(
     SocketAddr::new(replaced.unwrap_or_else(|| wanted.ip()), port)
 }
 
+/// The settings that would name an address where the others are told one that leads nowhere.
+fn unspecified(told: &Addresses) -> Vec<&'static str> {
+    let settings = [
+        (keys::CLIENT_ADVERTISE, told.client),
+        (keys::CLUSTER_ADVERTISE, told.cluster),
+        (keys::GOSSIP_ADVERTISE, told.gossip),
+        (keys::PEER_ADVERTISE, told.peer),
+    ];
+    let missing = settings.into_iter().filter(|(_, address)| address.ip().is_unspecified());
+    missing.map(|(key, _)| key).collect()
+}
+
 /// The address from which this host reaches `target`, by its routing table; no packet is sent.
 fn route_to(target: SocketAddr) -> Option<IpAddr> {
     let any = if target.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
@@ -146,5 +166,20 @@ mod tests {
         let set = Some("192.0.2.1:0".parse().unwrap());
         assert_eq!(advertised(set, bound, route), "192.0.2.1:7401".parse().unwrap());
         assert_eq!(route_to("127.0.0.1:9".parse().unwrap()), Some("127.0.0.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn settings_are_named_for_the_addresses_that_lead_nowhere() {
+        let at = |text: &str| text.parse::<SocketAddr>().unwrap();
+        let mut told = Addresses {
+            client: at("0.0.0.0:6379"),
+            cluster: at("10.0.0.3:16379"),
+            gossip: at("127.0.0.1:7400"),
+            peer: at("[::]:7401"),
+            admin: None,
+        };
+        assert_eq!(unspecified(&told), [keys::CLIENT_ADVERTISE, keys::PEER_ADVERTISE]);
+        (told.cluster, told.gossip) = (told.client, told.peer);
+        assert_eq!(unspecified(&told).len(), 4);
     }
 }
