@@ -317,7 +317,10 @@ impl Source for MadeUp {
     }
 
     fn ready(&self) -> Result<(), Vec<String>> {
-        Ok(())
+        if self.ready.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        Err(vec!["phase is joining".into(), "7 of 9 slots\u{1b} are not complete".into()])
     }
 
     fn metrics(&self) -> String {
@@ -398,8 +401,12 @@ fn a_node_that_is_not_ready_is_unhealthy() {
         let (code, out, err) = run(&["status", "--addr", address]);
         assert_eq!((code, err.as_str()), (1, ""));
         assert!(out.contains("not ready, active"), "{out}");
-        let wait = ["status", "--wait", "ready", "--timeout", "300ms", "--addr", address];
-        assert_eq!(run(&wait).0, 4);
+        let wait = ["status", "--wait", "ready", "--timeout", "1s", "--addr", address];
+        let (code, out, err) = run(&wait);
+        assert_eq!((code, out.as_str()), (4, ""));
+        let why = "not reached within 1s: n1 is not ready: \
+                   phase is joining; 7 of 9 slots\\u{1b} are not complete\n";
+        assert_eq!(err, format!("chickadee: {why}"));
     });
 }
 

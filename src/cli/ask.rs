@@ -17,6 +17,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::admin::status::Refusal;
 use crate::cli::args::Common;
 use crate::cli::failure::Failure;
+use crate::cli::output::printable;
 use crate::cli::sources;
 use crate::clock::within;
 use crate::config::settings::{find, keys};
@@ -110,16 +111,26 @@ impl Ask {
         self.answer(Method::POST, path, patience).await
     }
 
+    /// Why the node is not ready, in its own words; nothing if it is.
+    pub(super) async fn reasons(&self) -> Result<Vec<String>, Failure> {
+        let (code, body) = self.send_within(Method::GET, "/readyz", PATIENCE).await?;
+        if code != StatusCode::SERVICE_UNAVAILABLE {
+            return Ok(Vec::new());
+        }
+        Ok(body
+            .split(|byte| *byte == b'\n')
+            .filter(|line| !line.is_empty())
+            .map(printable)
+            .collect())
+    }
+
     async fn answer<T: DeserializeOwned>(
         &self,
         method: Method,
         path: &str,
         patience: Duration,
     ) -> Result<T, Failure> {
-        let sent = within(patience, self.send(method, path)).await;
-        let late =
-            || Failure::TimedOut(format!("the node at {self} did not answer within {patience:?}"));
-        let (code, body) = sent.ok_or_else(late)??;
+        let (code, body) = self.send_within(method, path, patience).await?;
         if code != StatusCode::OK {
             let refused = serde_json::from_slice::<Refusal>(&body);
             let why = refused.map_or_else(|_| format!("answered {code}"), |refusal| refusal.error);
@@ -128,6 +139,17 @@ impl Ask {
         serde_json::from_slice(&body).map_err(|error| {
             Failure::Failed(format!("the node at {self} answered what is not understood: {error}"))
         })
+    }
+
+    async fn send_within(
+        &self,
+        method: Method,
+        path: &str,
+        patience: Duration,
+    ) -> Result<(StatusCode, Bytes), Failure> {
+        let late =
+            || Failure::TimedOut(format!("the node at {self} did not answer within {patience:?}"));
+        within(patience, self.send(method, path)).await.ok_or_else(late)?
     }
 
     async fn send(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {

@@ -48,7 +48,7 @@ async fn check(ask: &Ask, goal: Goal) -> Result<(), String> {
     let say = |failure: Failure| failure.message().unwrap_or("failed").to_owned();
     let own: Status = ask.get("/v1/status").await.map_err(say)?;
     if !own.ready {
-        return Err(format!("{} is not ready ({})", own.node.name, own.phase));
+        return Err(not_ready(ask, &own).await);
     }
     if goal == Goal::Ready {
         return Ok(());
@@ -65,16 +65,27 @@ async fn check(ask: &Ask, goal: Goal) -> Result<(), String> {
         let address = member.admin.map(|address| address.to_string()).unwrap_or_default();
         let asked = Ask::tcp(&address).map_err(say)?;
         let status: Status = asked.get("/v1/status").await.map_err(say)?;
+        if !status.ready {
+            return Err(not_ready(&asked, &status).await);
+        }
         agree(&own, &status, goal)?;
     }
     Ok(())
 }
 
+/// What a node waits for: its own reasons, else its phase.
+async fn not_ready(ask: &Ask, status: &Status) -> String {
+    let name = &status.node.name;
+    match ask.reasons().await {
+        Ok(reasons) if !reasons.is_empty() => {
+            format!("{name} is not ready: {}", reasons.join("; "))
+        }
+        Ok(_) | Err(_) => format!("{name} is not ready ({})", status.phase),
+    }
+}
+
 fn agree(own: &Status, other: &Status, goal: Goal) -> Result<(), String> {
     let name = &other.node.name;
-    if !other.ready {
-        return Err(format!("{name} is not ready ({})", other.phase));
-    }
     if other.ring.placement_id != own.ring.placement_id {
         return Err(format!("{name} has another placement than {}", own.node.name));
     }
