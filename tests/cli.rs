@@ -108,7 +108,9 @@ fn a_node_that_is_not_there_exits_3_and_waiting_for_it_4() {
     let socket = socket.to_str().unwrap();
     assert_eq!(run(&["status", "--addr", &free]).0, 3);
     assert_eq!(run(&["get", "a", "--addr", &free]).0, 3);
-    assert_eq!(run(&["leave", "--socket", socket]).0, 3);
+    let (code, out, err) = run(&["leave", "--socket", socket]);
+    assert_eq!((code, out.as_str(), err.lines().count()), (3, "", 1), "{err}");
+    assert!(err.starts_with(&format!("chickadee: no node answers at {socket}: ")), "{err}");
     let (code, _, err) = run(&["status", "--wait", "ready", "--timeout", "300ms", "--addr", &free]);
     assert_eq!(code, 4);
     assert!(err.contains("not reached within 300ms: no node answers"), "{err}");
@@ -224,7 +226,11 @@ fn a_node_that_tells_an_address_that_leads_nowhere_warns_once() {
 struct MadeUp {
     client: SocketAddr,
     ready: AtomicBool,
+    leaving: AtomicBool,
 }
+
+/// With this much time the made-up node does not leave.
+const REFUSED: Duration = Duration::from_secs(13);
 
 impl Source for MadeUp {
     fn status(&self) -> Status {
@@ -233,7 +239,11 @@ impl Source for MadeUp {
             node: NodeStatus { id: "0f".into(), name: "n1".into(), version: "0.1.0".into() },
             cluster: "c".into(),
             ready: self.ready.load(Ordering::Relaxed),
-            phase: Phase::Active,
+            phase: if self.leaving.load(Ordering::Relaxed) {
+                Phase::Leaving
+            } else {
+                Phase::Active
+            },
             fenced: None,
             members: MemberCounts { alive: 1, ..MemberCounts::default() },
             ring: RingStatus { placement_id: "00ff".into(), nodes: 1, ..RingStatus::default() },
@@ -328,8 +338,20 @@ impl Source for MadeUp {
     }
 
     fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>> {
-        let slots_remaining = timeout.map_or(0, |_| 3);
-        Box::pin(async move { Ok(Left { slots_remaining }) })
+        let Some(timeout) = timeout else {
+            return Box::pin(async { Ok(Left { slots_remaining: 0 }) });
+        };
+        if timeout == REFUSED {
+            return Box::pin(async {
+                tokio::time::sleep(Duration::from_millis(400)).await;
+                Err("not now".to_owned())
+            });
+        }
+        self.leaving.store(true, Ordering::Relaxed);
+        Box::pin(async move {
+            tokio::time::sleep(timeout).await;
+            Ok(Left { slots_remaining: 3 })
+        })
     }
 
     fn form(&self) -> BoxFuture<'_, Result<(), String>> {
@@ -341,7 +363,7 @@ impl Source for MadeUp {
 fn with_node(client: SocketAddr, body: impl FnOnce(&str, &str, &MadeUp) + Send) {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("admin.sock");
-    let node = Arc::new(MadeUp { client, ready: true.into() });
+    let node = Arc::new(MadeUp { client, ready: true.into(), leaving: false.into() });
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let listen = vec![SocketAddr::from(([127, 0, 0, 1], 0))];
     let config = AdminConfig { listen, socket: socket.clone() };
@@ -415,10 +437,21 @@ fn actions_go_through_the_socket() {
     with_node(nowhere(), |_, socket, _| {
         let (code, out, _) = run(&["leave", "--json", "--socket", socket]);
         assert_eq!((code, out.contains("\"slots_remaining\": 0")), (0, true), "{out}");
-        let (code, _, err) = run(&["leave", "--timeout", "5s", "--socket", socket]);
-        assert!(code == 1 && err.contains("3 slots had no other complete copy"), "{err}");
         let (code, _, err) = run(&["form", "--socket", socket]);
         assert_eq!((code, err.as_str()), (1, "chickadee: already a member\n"));
+    });
+}
+
+#[test]
+fn progress_is_told_of_a_node_that_leaves_and_of_no_other() {
+    let refused = format!("{}s", REFUSED.as_secs());
+    with_node(nowhere(), |_, socket, _| {
+        let (code, out, err) = run(&["leave", "--timeout", &refused, "--socket", socket]);
+        assert_eq!((code, out.as_str(), err.as_str()), (1, "", "chickadee: not now\n"));
+        let (code, _, err) = run(&["leave", "--timeout", "1s", "--socket", socket]);
+        let expected = "leaving: slots are handed over\n\
+                        chickadee: 3 slots had no other complete copy\n";
+        assert_eq!((code, err.as_str()), (1, expected));
     });
 }
 

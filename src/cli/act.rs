@@ -1,17 +1,22 @@
 //! Verbs that make a node act, through its socket.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use crate::admin::status::Left;
+use crate::admin::status::{Left, Status};
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Output, Page};
 use crate::config::settings::find;
 use crate::config::settings::keys;
+use crate::types::Phase;
 use crate::types::units::{format_span, parse_span};
 
 /// What an action may take beyond the time that the node gives itself.
 const SLACK: Duration = Duration::from_secs(10);
+
+/// How often a node that was told to leave is asked whether it does.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// `leave`: exit 1 if slots remained whose only copy went with the node.
 pub(super) async fn leave(
@@ -26,14 +31,33 @@ pub(super) async fn leave(
         Some(span) => format!("/v1/leave?timeout={}", format_span(span)),
         None => "/v1/leave".to_owned(),
     };
-    output::note("leaving: slots are handed over");
-    let left: Left = ask.post(&path, patience).await?;
+    let mut asked = pin!(ask.post::<Left>(&path, patience));
+    let left = tokio::select! {
+        biased;
+        // Gone, refused, or left at once: there is no progress to tell of.
+        done = &mut asked => done?,
+        () = leaving(ask) => {
+            output::note("leaving: slots are handed over");
+            asked.await?
+        }
+    };
     let json = serde_json::json!({ "slots_remaining": left.slots_remaining });
     let rows = vec![vec!["left".to_owned()]];
     output.page(&Page { json, head: &[], rows })?;
     match left.slots_remaining {
         0 => Ok(()),
         slots => Err(Failure::Failed(format!("{slots} slots had no other complete copy"))),
+    }
+}
+
+/// Waits until the node says that it is leaving; for ever, if it does not.
+async fn leaving(ask: &Ask) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let status = ask.get::<Status>("/v1/status").await;
+        if status.is_ok_and(|status| status.phase == Phase::Leaving) {
+            return;
+        }
     }
 }
 
