@@ -135,6 +135,30 @@ fn settings_are_shown_with_their_origin() {
 }
 
 #[test]
+fn credentials_stand_in_for_files_that_no_setting_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    std::fs::write(path("password"), "p\n").unwrap();
+    assert_eq!(run(&["keygen", "--out", &path("secret")]).0, 0);
+    let show = |arguments: &[&str]| {
+        let mut command = program(&["config", "show", "--origin"]);
+        command.env("CREDENTIALS_DIRECTORY", folder.path()).args(arguments);
+        let (code, out, err) = finished(command.output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""));
+        out
+    };
+    let open = ["--set", "gossip.listen=0.0.0.0:7400", "--set", "client.listen=0.0.0.0:6379"];
+    let out = show(&open);
+    let secret = format!("secret_file = {:?}  # credential secret\n", path("secret"));
+    assert!(out.contains(&secret), "{out}");
+    let password = format!("password_file = {:?}  # credential password\n", path("password"));
+    assert!(out.contains(&password), "{out}");
+    let out = show(&["--secret-file", "other"]);
+    assert!(out.contains("secret_file = \"other\"  # flag --secret-file\n"), "{out}");
+    assert!(out.contains(&password), "{out}");
+}
+
+#[test]
 fn the_example_is_a_file_that_is_good() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("example.toml");

@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::serve::{THROWAWAY_MARK, remove_throwaway};
+use crate::cli::sources::CREDENTIALS_VARIABLE;
 use crate::cli::{make, output};
 use crate::clock::within;
 use crate::config::load::VARIABLE_PREFIX;
@@ -138,6 +139,8 @@ impl Plan<'_> {
                 command.env_remove(variable);
             }
         }
+        // The secret and the password of another cluster are none of this one's.
+        command.env_remove(CREDENTIALS_VARIABLE);
         // Its own process group: the terminal's Ctrl-C is for this process, which ends the nodes.
         command.process_group(0).kill_on_drop(true);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());

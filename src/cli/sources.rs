@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::failure::Failure;
 use crate::config::load::{FileText, Flag, Loaded, Machine, Sources, load};
-use crate::persist::machine::this_machine;
+use crate::persist::machine::{Folders, this_machine};
 
 /// The settings file that is read if it exists and no other is named.
 const DEFAULT_FILE: &str = "/etc/chickadee/chickadee.toml";
@@ -14,10 +14,17 @@ const DEFAULT_FILE: &str = "/etc/chickadee/chickadee.toml";
 /// The largest settings file.
 const FILE_MAX: u64 = 1 << 20;
 
-/// This machine, with the user's folders.
+/// Where the service manager puts the credentials of the process.
+pub(super) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
+
+/// This machine, with the user's folders and the process's credentials.
 pub(super) fn machine() -> Machine {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
-    this_machine(folder("XDG_STATE_HOME").as_deref(), folder("HOME").as_deref())
+    this_machine(&Folders {
+        state_home: folder("XDG_STATE_HOME"),
+        home: folder("HOME"),
+        credentials: folder(CREDENTIALS_VARIABLE),
+    })
 }
 
 /// Loads settings as `serve` does.

@@ -54,6 +54,7 @@ impl Config {
             host_name: name.to_string(),
             total_memory: ByteSize(64 << 20),
             data_dir: data_dir.clone(),
+            credentials: BTreeMap::new(),
         };
         let environment = BTreeMap::new();
         let sources = Sources {

@@ -27,6 +27,9 @@ pub struct Setting {
     pub change: Change,
     /// A short flag of `serve` beside the one made from the key.
     pub flag: Option<&'static str>,
+    /// The credential that names it where nothing else does: a file that the service manager hands
+    /// over.
+    pub credential: Option<&'static str>,
     /// What it governs, in one line.
     pub doc: &'static str,
     /// What gets better and worse, its relations; may be empty.
@@ -67,6 +70,7 @@ pub(super) const BLANK: Setting = Setting {
     fallback: "",
     change: Change::Restart,
     flag: None,
+    credential: None,
     doc: "",
     more: "",
     put: |_, _| {},

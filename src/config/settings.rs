@@ -269,9 +269,11 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path,
         fallback: "none: loopback only",
         flag: Some("secret-file"),
+        credential: Some("secret"),
         doc: "The file with the cluster's secret; `chickadee keygen` makes one.",
         more: "The same on every node. Gossip is sealed and peers prove themselves with keys that \
-               are derived from it.",
+               are derived from it. Where this is not set, the file `secret` in \
+               `$CREDENTIALS_DIRECTORY` is used if there is one.",
         put: |c, v| c.security.secret_file = v.text().map(PathBuf::from),
         get: |c| path(c.security.secret_file.as_ref()),
         ..BLANK
@@ -441,7 +443,10 @@ pub const SETTINGS: &[Setting] = &[
         key: "client.password_file",
         kind: Kind::Path,
         fallback: "none",
+        credential: Some("password"),
         doc: "The file with the password that clients must give (AUTH).",
+        more: "Where this is not set, the file `password` in `$CREDENTIALS_DIRECTORY` is used if \
+               there is one.",
         put: |c, v| c.client.password_file = v.text().map(PathBuf::from),
         get: |c| path(c.client.password_file.as_ref()),
         ..BLANK

@@ -1,20 +1,49 @@
-//! What the defaults of the settings ask of the machine: name, memory, folder for data.
+//! What the defaults of the settings ask of the machine: name, memory, folder for data, credentials.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::config::load::Machine;
+use crate::config::settings::SETTINGS;
 use crate::types::ByteSize;
 use crate::types::node::NAME_MAX;
 
 /// The folder of a node that the system runs.
 const SYSTEM_DATA_DIR: &str = "/var/lib/chickadee";
 
-/// Looks at this machine. `state_home` is `$XDG_STATE_HOME`, `home` is `$HOME`.
-pub fn this_machine(state_home: Option<&Path>, home: Option<&Path>) -> Machine {
+/// Folders that the environment of a process names.
+#[derive(Clone, Debug, Default)]
+pub struct Folders {
+    /// `$XDG_STATE_HOME`.
+    pub state_home: Option<PathBuf>,
+    /// `$HOME`.
+    pub home: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`.
+    pub credentials: Option<PathBuf>,
+}
+
+/// Looks at this machine.
+pub fn this_machine(folders: &Folders) -> Machine {
+    let Folders { state_home, home, credentials: folder } = folders;
     let system = rustix::system::uname();
-    let host_name = as_name(&system.nodename().to_string_lossy());
-    Machine { host_name, total_memory: total_memory(), data_dir: data_dir(state_home, home) }
+    Machine {
+        host_name: as_name(&system.nodename().to_string_lossy()),
+        total_memory: total_memory(),
+        data_dir: data_dir(state_home.as_deref(), home.as_deref()),
+        credentials: folder.as_deref().map(credentials).unwrap_or_default(),
+    }
+}
+
+/// The credentials in `folder` that settings know. One that cannot be looked at counts as there, so
+/// that a node fails over it and does not start without.
+fn credentials(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
+    if !folder.is_absolute() {
+        return BTreeMap::new();
+    }
+    let known = SETTINGS.iter().filter_map(|row| row.credential);
+    let files = known.map(|name| (name, folder.join(name)));
+    files.filter(|(_, path)| path.try_exists().unwrap_or(true)).collect()
 }
 
 /// A host's name as far as it can be a node's.
@@ -74,9 +103,22 @@ mod tests {
 
     #[test]
     fn a_machine_has_a_name_and_memory() {
-        let machine = this_machine(None, None);
+        let machine = this_machine(&Folders::default());
         assert!(machine.host_name.parse::<crate::types::NodeName>().is_ok());
         assert!(machine.total_memory.0 > 1 << 20);
+    }
+
+    #[test]
+    fn credentials_are_the_files_that_are_there() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(credentials(folder.path()).is_empty());
+        fs::write(folder.path().join("secret"), b"x").unwrap();
+        fs::write(folder.path().join("unknown"), b"x").unwrap();
+        let found = credentials(folder.path());
+        assert_eq!(found, BTreeMap::from([("secret", folder.path().join("secret"))]));
+        let no_folder = folder.path().join("secret");
+        assert_eq!(credentials(&no_folder).len(), 2, "what cannot be looked at is not passed over");
+        assert!(credentials(Path::new("")).is_empty(), "a variable that is set to nothing");
     }
 
     #[test]

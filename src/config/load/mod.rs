@@ -1,4 +1,4 @@
-//! Defaults < file < environment < flags, to a [`Config`] or to an error that says where.
+//! Defaults < credentials < file < environment < flags, to a [`Config`] or to an error that says where.
 //!
 //! No file and no variable is read here: texts come in as arguments, and so does what depends on
 //! the machine.
@@ -38,6 +38,8 @@ pub enum Origin {
     Variable(String),
     /// A flag, as it was written.
     Flag(String),
+    /// A credential that the service manager handed over, by its name.
+    Credential(String),
 }
 
 impl fmt::Display for Origin {
@@ -47,6 +49,7 @@ impl fmt::Display for Origin {
             Self::File { path, line, column } => write!(f, "{path}:{line}:{column}"),
             Self::Variable(name) => write!(f, "environment variable {name}"),
             Self::Flag(flag) => write!(f, "flag {flag}"),
+            Self::Credential(name) => write!(f, "credential {name}"),
         }
     }
 }
@@ -130,6 +133,8 @@ pub struct Machine {
     pub total_memory: ByteSize,
     /// The default of `node.data_dir`.
     pub data_dir: PathBuf,
+    /// The credentials that the service manager handed over: files by their names.
+    pub credentials: BTreeMap<&'static str, PathBuf>,
 }
 
 /// Everything that settings come from.
@@ -174,12 +179,19 @@ pub const PASSWORD_VARIABLE: &str = "CHICKADEE_PASSWORD";
 
 /// Loads settings; the first fault found is the error.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigError> {
-    let total = sources.machine.total_memory;
-    let mut loaded =
-        Loaded { config: blank(sources.machine, sources.form), origins: BTreeMap::new() };
+    let machine = sources.machine;
+    let total = machine.total_memory;
+    let mut loaded = Loaded { config: blank(machine, sources.form), origins: BTreeMap::new() };
     for row in SETTINGS.iter().filter(|row| !row.default.is_empty()) {
         let raw = Raw(vec![row.default.to_owned()]);
         put(&mut loaded, row, &raw, total, Origin::Default)?;
+    }
+    for row in SETTINGS {
+        let found = row.credential.and_then(|name| machine.credentials.get_key_value(name));
+        if let Some((name, path)) = found {
+            let raw = Raw(vec![path.display().to_string()]);
+            put(&mut loaded, row, &raw, total, Origin::Credential((*name).to_owned()))?;
+        }
     }
     if let Some(file) = sources.file {
         for (row, raw, origin) in read_file(file)? {

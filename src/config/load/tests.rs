@@ -10,10 +10,20 @@ fn machine() -> Machine {
         host_name: "host-1".to_owned(),
         total_memory: ByteSize(1 << 30),
         data_dir: PathBuf::from("/data"),
+        credentials: BTreeMap::new(),
     }
 }
 
 fn load_all(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<Loaded, String> {
+    load_on(&machine(), file, variables, flags)
+}
+
+fn load_on(
+    machine: &Machine,
+    file: &str,
+    variables: &[(&str, &str)],
+    flags: &[Flag],
+) -> Result<Loaded, String> {
     let environment: BTreeMap<String, String> =
         variables.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
     load(&Sources {
@@ -21,7 +31,7 @@ fn load_all(file: &str, variables: &[(&str, &str)], flags: &[Flag]) -> Result<Lo
         environment: &environment,
         flags,
         form: false,
-        machine: &machine(),
+        machine,
     })
     .map_err(|error| error.to_string())
 }
@@ -61,6 +71,8 @@ fn every_row_is_whole_and_its_names_are_its_own() {
         assert!(row.default.is_empty() != row.fallback.is_empty(), "{}", row.key);
         assert!(names.insert(row.variable()) && names.insert(row.long_flag()), "{}", row.key);
         assert!(row.flag.is_none_or(|flag| names.insert(flag.to_owned())), "{}", row.key);
+        let told = |name| row.more.contains(&format!("the file `{name}` in `$CREDENTIALS_DIREC"));
+        assert!(row.credential.is_none_or(told), "{}", row.key);
     }
 }
 
@@ -145,6 +157,26 @@ fn a_listener_beyond_loopback_needs_a_secret_or_password() {
     assert!(file("client.listen = \"0.0.0.0:1\"\nclient.password_file = \"p\"").is_ok());
     assert!(file("client.listen = \"0.0.0.0:1\"\nclient.danger_allow_anonymous = true").is_ok());
     assert!(file("client.listen = \"[::ffff:127.0.0.1]:1\"").is_ok());
+}
+
+#[test]
+fn a_credential_stands_in_where_nothing_is_set() {
+    let mut machine = machine();
+    machine.credentials.insert("secret", PathBuf::from("/run/c/secret"));
+    let open = "gossip.listen = \"10.0.0.1:7400\"\n";
+    let loaded = load_on(&machine, open, &[], &[]).unwrap();
+    assert_eq!(loaded.config.security.secret_file, Some(PathBuf::from("/run/c/secret")));
+    assert_eq!(loaded.origin("security.secret_file").to_string(), "credential secret");
+    assert_eq!(loaded.config.client.password_file, None);
+    machine.credentials.insert("password", PathBuf::from("/run/c/password"));
+    let loaded = load_on(&machine, "client.listen = \"0.0.0.0:1\"", &[], &[]).unwrap();
+    assert_eq!(loaded.config.client.password_file, Some(PathBuf::from("/run/c/password")));
+    let set = load_on(&machine, "security.secret_file = \"s\"", &[], &[]).unwrap();
+    assert_eq!(set.config.security.secret_file, Some(PathBuf::from("s")));
+    let set = load_on(&machine, "", &[], &[flag("client.password_file", "p")]).unwrap();
+    assert_eq!(set.config.client.password_file, Some(PathBuf::from("p")));
+    let none = load_on(&machine, "client.password_file = \"\"", &[], &[]).unwrap();
+    assert_eq!(none.config.client.password_file, None, "set to none is set");
 }
 
 #[test]
