@@ -5,7 +5,7 @@
 //! the operating system's, or a simulated one with an offset.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::types::{Instant, WallMillis};
@@ -72,13 +72,30 @@ pub struct SimulatedClock {
     origin: tokio::time::Instant,
     epoch: WallMillis,
     skew_millis: AtomicI64,
+    /// Time of the monotonic clock that the node did not live through.
+    skipped_millis: AtomicU64,
 }
 
 impl SimulatedClock {
     /// A clock whose wall shows `epoch` at this moment.
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     pub fn new(epoch: WallMillis) -> Self {
-        Self { origin: tokio::time::Instant::now(), epoch, skew_millis: AtomicI64::new(0) }
+        Self {
+            origin: tokio::time::Instant::now(),
+            epoch,
+            skew_millis: AtomicI64::new(0),
+            skipped_millis: AtomicU64::new(0),
+        }
+    }
+
+    /// Puts the monotonic clock ahead: the node finds itself late, as if it had been stopped.
+    pub fn skip(&self, span: Duration) {
+        let millis = u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+        self.skipped_millis.fetch_add(millis, Ordering::Relaxed);
+    }
+
+    fn skipped(&self) -> Duration {
+        Duration::from_millis(self.skipped_millis.load(Ordering::Relaxed))
     }
 
     /// Puts the wall clock wrong by `millis` from now on.
@@ -90,17 +107,19 @@ impl SimulatedClock {
 impl Clock for SimulatedClock {
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     fn now(&self) -> Instant {
-        Instant::from_origin(tokio::time::Instant::now().duration_since(self.origin))
+        let passed = tokio::time::Instant::now().duration_since(self.origin);
+        Instant::from_origin(passed + self.skipped())
     }
 
     fn wall(&self) -> WallMillis {
-        let passed = u64::try_from(self.now().since_origin().as_millis()).unwrap_or(u64::MAX);
+        let passed = self.now().since_origin().saturating_sub(self.skipped());
+        let passed = u64::try_from(passed.as_millis()).unwrap_or(u64::MAX);
         let skew = self.skew_millis.load(Ordering::Relaxed);
         WallMillis(self.epoch.0.saturating_add(passed).saturating_add_signed(skew))
     }
 
     fn timer(&self, at: Instant) -> tokio::time::Instant {
-        self.origin + at.since_origin()
+        self.origin + at.since_origin().saturating_sub(self.skipped())
     }
 }
 

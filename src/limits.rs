@@ -53,6 +53,10 @@ pub const LIST_MAX: usize = 2048;
 /// How long nodes wait for each other's word on what they hold.
 pub const HOLDINGS_TIMEOUT: Duration = Duration::from_millis(300);
 
+/// A node whose own last tick is older than this may have been stood in for: it was stopped, or its
+/// machine was.
+pub const TICK_LATE: Duration = Duration::from_secs(1);
+
 /// How long a member has to answer a ping before it is taken for silent, with the way through
 /// another member.
 pub const PROBE_TIMEOUT: Duration = Duration::from_millis(200);

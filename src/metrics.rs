@@ -256,6 +256,8 @@ family! {
             = "chickadee_handovers_total" {result = "released"};
         "Slots taken over from a dead node." handovers_death: Counter
             = "chickadee_handovers_total" {result = "death"};
+        "Times that all acting bits were dropped because others may have stood in." fences: Counter
+            = "chickadee_fences_total";
         "Slots taken over from a member that answered no ping." deputy_takeovers: Counter
             = "chickadee_deputy_takeovers_total";
         "Slots whose last or only copy was declared complete." promoted: Counter

@@ -47,6 +47,7 @@ impl Shared {
             }
             header.term = header.term.next(me.tag());
             header.acting = true;
+            header.fenced = false;
             header.successor = Some(me);
         }
         self.hints.set(slot, me);
@@ -199,8 +200,9 @@ impl Shared {
                 return;
             }
             header.term = term;
-            if header.acting {
+            if header.acting || header.fenced {
                 header.acting = false;
+                header.fenced = false;
                 header.complete = false;
             }
             header.successor = acting.map(|hint| hint.node);

@@ -63,14 +63,14 @@ impl HoldingsBook {
         }
     }
 
-    /// Slots that were handed over a moment ago.
+    /// Slots that were handed over a moment ago. Once that moment is over it is news.
     fn in_transit(&self, now: Instant) -> SlotSet {
-        let in_transit = lock(&self.in_transit);
-        if now.saturating_since(in_transit.0) < TRANSIT {
-            in_transit.1.clone()
-        } else {
-            SlotSet::new()
+        let mut in_transit = lock(&self.in_transit);
+        if now.saturating_since(in_transit.0) >= TRANSIT && !in_transit.1.is_empty() {
+            in_transit.1 = SlotSet::new();
+            self.changed();
         }
+        in_transit.1.clone()
     }
 
     /// The present revision.
@@ -79,7 +79,8 @@ impl HoldingsBook {
     }
 
     /// Whether `known` is the present word of this node.
-    pub(super) fn is_current(&self, known: Option<(Generation, u64)>) -> bool {
+    pub(super) fn is_current(&self, known: Option<(Generation, u64)>, now: Instant) -> bool {
+        self.in_transit(now);
         known == Some((self.generation, self.revision()))
     }
 

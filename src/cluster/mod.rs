@@ -20,6 +20,7 @@ mod coordinate;
 mod deputy;
 mod execute;
 mod fanout;
+mod fence;
 mod fill;
 mod hints;
 mod holdings;
@@ -58,12 +59,14 @@ use crate::types::{ByteSize, Generation, NodeId, Phase, Slot, SlotSet, WallMilli
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::ActingHint;
 
+use fence::Fence;
 use hints::Hints;
 use holdings::HoldingsBook;
 use replicate::Link;
 use yields::Yields;
 
 pub use coordinate::{CommandCall, Port, Started};
+pub use fence::FenceReason;
 pub use reconcile::Progress;
 pub use report::{CopyReport, GoneCounts, LocatedReplica, MoveCounts, SlotCounts, SlotReport};
 pub use serve::PeerService;
@@ -134,6 +137,8 @@ pub struct Shared {
     /// Slots whose release was asked for and not answered yet.
     asking: Mutex<SlotSet>,
     yields: Yields,
+    fence: Fence,
+    fences: AtomicUsize,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -164,6 +169,7 @@ impl Shared {
     /// The shared state of a node whose members are `parts.table`.
     pub fn new(options: ClusterOptions, parts: ClusterParts) -> Arc<Self> {
         let view = View::build(parts.table, &BTreeMap::new(), None);
+        let fence = Fence::new(parts.clock.now());
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
             options,
@@ -184,6 +190,8 @@ impl Shared {
             rounds: tokio::sync::watch::Sender::new(0),
             asking: Mutex::default(),
             yields: Yields::new(),
+            fence,
+            fences: AtomicUsize::new(0),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })
@@ -227,6 +235,9 @@ impl Shared {
         self.view.store(Arc::clone(&view));
         if view.placement.id() != last.placement.id() {
             self.suspect_newcomers(&last, &view);
+        }
+        if let Some(why) = was_away(&last, &self.view()) {
+            self.fence_off(why);
         }
         self.viewed.send_modify(|count| *count += 1);
         self.kick();
@@ -297,6 +308,17 @@ impl Shared {
     }
 }
 
+/// Whether the members may have taken this node for gone, or did while it saw nobody.
+fn was_away(last: &View, view: &View) -> Option<FenceReason> {
+    if !last.table.formed {
+        return None;
+    }
+    if view.table.refutations > last.table.refutations {
+        return Some(FenceReason::Suspected);
+    }
+    (last.is_alone() && !view.is_alone()).then_some(FenceReason::Alone)
+}
+
 impl Directory for Shared {
     fn locate(&self, node: NodeId) -> Option<SocketAddr> {
         let view = self.view.load();
@@ -331,6 +353,7 @@ impl Cache {
             reconcile::run(self.clone(), Arc::clone(members), tasks.clone(), tasks.stop_signal()),
         );
         tasks.spawn("compare", compare::run(self.clone(), tasks.stop_signal()));
+        tasks.spawn("tick", fence::run(self.clone(), tasks.stop_signal()));
         tasks.spawn("upkeep", upkeep::run(self.clone(), tasks.stop_signal()));
     }
 }

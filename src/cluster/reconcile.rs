@@ -57,10 +57,15 @@ impl Cache {
     /// the others were heard: a slot may seem free whose acting node has come back meanwhile.
     async fn round(&self, view: &View, members: &dyn MemberPort, tasks: &TaskGroup) -> bool {
         let shared = &self.shared;
-        let began = shared.yields.moment();
+        let (began, fences) = (shared.yields.moment(), shared.fence.count());
         let silent = self.judge_doubted(view).await;
         self.hear_holdings(view, &silent).await;
-        if !Arc::ptr_eq(&self.view().table, &view.table) {
+        let is_old =
+            shared.fence.count() != fences || !Arc::ptr_eq(&self.view().table, &view.table);
+        if is_old {
+            return false;
+        }
+        if !self.lift_fence(view, &silent).await {
             return false;
         }
         let own = shared.own_holdings();
@@ -86,7 +91,6 @@ impl Cache {
             tasks.spawn("release", async move {
                 cache.ask_release(holder, &slots, &acting).await;
                 lock(&cache.shared.asking).subtract(&slots);
-                cache.shared.kick();
             });
         }
         self.follow_phase(&plan, view, members).await;

@@ -28,6 +28,8 @@ pub struct MoveCounts {
     pub taken_over: usize,
     /// Slots that were filled.
     pub filled: usize,
+    /// How often the node was fenced.
+    pub fences: usize,
 }
 
 /// How many slots this node has to do with.
@@ -145,6 +147,7 @@ impl Shared {
         MoveCounts {
             taken_over: self.taken_over.load(Ordering::Relaxed),
             filled: self.filled.load(Ordering::Relaxed),
+            fences: self.fences.load(Ordering::Relaxed),
         }
     }
 

@@ -8,7 +8,7 @@ use crate::command::{self, Row};
 use crate::peers::{BulkStream, Caller, Serve, Served};
 use crate::resp::Proto;
 use crate::store::{Merged, Shard};
-use crate::types::{NodeId, Slot, SlotSet, Version, WallMillis};
+use crate::types::{Instant, NodeId, Slot, SlotSet, Version, WallMillis};
 use crate::wire::message::{ActingHint, Applied, ReleasedSlot, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 use crate::wire::replication::{self, Happened, Item};
@@ -136,7 +136,7 @@ impl Serve for PeerService {
             Request::Holdings { known, taking } => {
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
-                if shared.holdings.is_current(known) {
+                if shared.holdings.is_current(known, shared.clock.now()) {
                     return now(&Response::Unchanged);
                 }
                 now(&Response::Holdings(shared.own_holdings()))
@@ -156,6 +156,7 @@ impl Serve for PeerService {
             Request::Fetch { slot, hashes } => {
                 now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
             }
+            Request::Terms { slots } => now(&Response::Terms(shared.terms(&slots))),
             Request::Present => now(&Response::Present(true)),
             Request::Probe { node } => self.cache.probe(node),
             Request::Member(request) => {
@@ -163,6 +164,10 @@ impl Serve for PeerService {
                 Served::Later(Box::pin(async move { Response::Member(answer.await).encode() }))
             }
         }
+    }
+
+    fn wake(&self, now: Instant) {
+        self.cache.shared.wake(now);
     }
 
     fn serve_bulk(&self, from: Caller, stream: BulkStream) {
@@ -248,7 +253,7 @@ impl Shared {
             header.term = item.term;
             header.successor = Some(from);
             lost = std::mem::take(&mut header.acting);
-            if lost {
+            if lost || std::mem::take(&mut header.fenced) {
                 header.complete = false;
             }
         }

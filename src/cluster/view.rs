@@ -133,6 +133,13 @@ impl View {
             .filter(|member| standing(member) != Standing::Gone)
     }
 
+    /// Whether there are other members, and none of them is known to be well.
+    pub(super) fn is_alone(&self) -> bool {
+        let mut others = self.table.members.iter().filter(|it| it.identity.node != self.me);
+        let lost = others.clone().any(|it| it.state != MemberState::Left);
+        lost && others.all(|it| standing(it) != Standing::Alive)
+    }
+
     /// Where the peers of a node reach it.
     pub fn peer_address(&self, node: NodeId) -> Option<SocketAddr> {
         Some(self.table.get(node)?.meta.as_ref()?.peer)

@@ -164,6 +164,9 @@ pub struct MemberTable {
     pub members: Vec<MemberInfo>,
     /// What the cluster agrees on; before `formed`, what the settings wish for.
     pub facts: ClusterFacts,
+    /// How often this node refuted a suspicion of itself, or came back under a higher generation
+    /// because it had been taken for dead.
+    pub refutations: u64,
     /// Whether this node is in a cluster.
     pub formed: bool,
     /// What a node that is in none waits for, in words for people; empty otherwise.
@@ -225,6 +228,7 @@ impl Members {
             me: me.identity.node,
             members: vec![me],
             facts: options.facts.clone(),
+            refutations: 0,
             formed: false,
             waiting_for: "starting".to_owned(),
         }));

@@ -390,6 +390,7 @@ impl Task {
                     self.push_pull_with_some();
                 }
             }
+            Event::Refuted => self.changed = true,
             Event::FallbackPing { node, token, suspected } => {
                 self.ping(node, token, MemberRequest::Ping { suspected });
             }
@@ -444,7 +445,8 @@ impl Task {
         let waiting_for = if self.is_formed() { String::new() } else { self.waiting_for.clone() };
         let facts = self.facts.clone();
         let formed = self.is_formed();
-        let table = MemberTable { me, members, facts, formed, waiting_for };
+        let refutations = self.core.refutations();
+        let table = MemberTable { me, members, facts, refutations, formed, waiting_for };
         self.publisher.send_replace(Arc::new(table));
     }
 }

@@ -178,8 +178,19 @@ impl Membership {
             self.first_generation.0.saturating_add(u64::try_from(passed).unwrap_or(u64::MAX));
         let generation = Generation(by_clock.max(above.0.saturating_add(1)));
         let next = renewed(own, generation);
+        self.note_refuted();
         self.become_identity(now, next);
         self.announce_to_lost(now);
+    }
+
+    pub(super) fn note_refuted(&mut self) {
+        self.refutations += 1;
+        self.events.push_back(Event::Refuted);
+    }
+
+    /// How often this node refuted a suspicion, or renewed because it was taken for dead.
+    pub const fn refutations(&self) -> u64 {
+        self.refutations
     }
 
     fn become_identity(&mut self, now: Instant, next: Identity) {

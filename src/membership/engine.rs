@@ -83,6 +83,9 @@ pub enum Event {
     },
     /// This node's own identity changed: keep its generation, the next start must be above it.
     Identity(Identity),
+    /// This node refuted a suspicion of itself, or is back under a higher generation because it was
+    /// taken for dead: others may have acted in its place.
+    Refuted,
     /// A probe had no answer by gossip: ask the member over QUIC and hand its answer to
     /// [`Membership::handle_ping_answer`].
     FallbackPing {
@@ -180,6 +183,7 @@ pub struct Membership {
     transmits: VecDeque<Transmit>,
     health: Health,
     incarnation: u16,
+    pub(super) refutations: u64,
     refused: Refused,
     /// Packets that opened, and how many of them before the probe under way.
     heard: u64,
@@ -232,6 +236,7 @@ impl Membership {
             transmits: VecDeque::new(),
             health: Health::default(),
             incarnation: 0,
+            refutations: 0,
             refused: Refused::default(),
             heard: 0,
             heard_at_probe: 0,
@@ -379,6 +384,7 @@ impl Membership {
         }
         if incarnation > self.incarnation {
             self.metrics.refutations.increment(1);
+            self.note_refuted();
             self.health.worse();
         }
         self.incarnation = incarnation;

@@ -7,7 +7,7 @@ use crate::ring::slot_of;
 use crate::server::{Backend, DatabaseFacts, ServerFacts, SlotRange, Topology, TopologyNode};
 use crate::store::Store;
 use crate::tasks::lock;
-use crate::types::{ByteSize, Db, Slot};
+use crate::types::{ByteSize, Db, Instant, Slot};
 
 use super::Inner;
 
@@ -36,6 +36,10 @@ impl Backend for FrontEnd {
 
     fn slot_of(&self, key: &[u8]) -> Slot {
         slot_of(key)
+    }
+
+    fn wake(&self, now: Instant) {
+        self.node.shared.wake(now);
     }
 
     fn topology(&self) -> Arc<Topology> {

@@ -84,6 +84,7 @@ mod tests {
             me: NodeId(7),
             members: Vec::new(),
             facts,
+            refutations: 0,
             formed: true,
             waiting_for: String::new(),
         };

@@ -202,6 +202,9 @@ impl Inner {
         if view.phase != Phase::Active {
             reasons.push(format!("phase is {}", view.phase));
         }
+        if let Some(why) = self.shared.fenced() {
+            reasons.push(format!("fenced: {why}"));
+        }
         let progress = self.shared.progress();
         if progress.complete < progress.assigned || progress.assigned == 0 {
             let missing = progress.assigned - progress.complete;

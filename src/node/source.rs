@@ -73,7 +73,7 @@ impl Source for NodeSource {
             cluster: view.table.facts.name.to_string(),
             ready: node.reasons().is_empty(),
             phase: view.phase,
-            fenced: None,
+            fenced: node.shared.fenced().map(|why| why.to_string()),
             members,
             ring: RingStatus {
                 placement_id: view.placement.id().to_string(),

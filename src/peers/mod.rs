@@ -24,7 +24,7 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::tasks::BoxFuture;
-use crate::types::{Generation, NodeId};
+use crate::types::{Generation, Instant, NodeId};
 
 /// Why a call has no answer.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
@@ -151,6 +151,9 @@ pub trait Serve: Send + Sync + 'static {
     /// Answers one request. `request` lives in the lane's buffer; `budget` is what is left of the
     /// caller's patience.
     fn serve(&self, from: Caller, request: &[u8], budget: Duration) -> Served;
+
+    /// Called before requests are answered that arrived together.
+    fn wake(&self, _now: Instant) {}
 
     /// Takes over a bulk stream that a peer opened.
     fn serve_bulk(&self, from: Caller, stream: BulkStream);

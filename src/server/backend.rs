@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::MemoryPolicy;
-use crate::types::{ByteSize, Db, MemberState, NodeId, NodeName, Slot};
+use crate::types::{ByteSize, Db, Instant, MemberState, NodeId, NodeName, Slot};
 
 pub use crate::cluster::{CommandCall, Port, Started};
 
@@ -14,6 +14,9 @@ pub trait Backend: Send + Sync + 'static {
     /// Starts a command that runs at a slot, at several, or over the keyspace. Its reply is
     /// appended to `out`, or given by the future; what it sends is sent in the order of calls.
     fn start(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started;
+
+    /// Called before commands are started that arrived together.
+    fn wake(&self, _now: Instant) {}
 
     /// Prepares for commands on these keys, which are about to start.
     fn warm(&self, db: Db, keys: &mut dyn Iterator<Item = &[u8]>);

@@ -296,6 +296,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     /// Runs what was read ahead.
     async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
         self.now = self.server.clock.wall();
+        self.backend.wake(self.server.clock.now());
         let mut ahead = mem::take(&mut self.ahead);
         let authenticated = self.session.authenticated;
         let mut ran = Ran::All;

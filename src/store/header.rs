@@ -17,6 +17,8 @@ pub struct SlotHeader {
     pub complete: bool,
     /// This node holds the acting bit.
     pub acting: bool,
+    /// This node held the acting bit when it was fenced, and does not know yet who has it now.
+    pub fenced: bool,
     /// The highest term seen for this slot; the own one while acting.
     pub term: Term,
     /// Who took the acting bit from this node, or is known to hold it.

@@ -230,7 +230,7 @@ async fn serve_arrived(context: Arc<Context>, arrived: Arrived, serve: Arc<dyn S
         }
         Purpose::Address => {
             let connection = registered.connection();
-            let answered = answer::serve_stream(send, recv, from, &*serve);
+            let answered = answer::serve_stream(send, recv, from, &*serve, &*context.clock);
             if timeout(CALL_TIMEOUT, answered).await.is_ok() {
                 let _closed_or_late = timeout(LINGER, connection.closed()).await;
             }

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use super::Context;
 use super::endpoint::close;
 use super::stream::{self, ReadError};
+use crate::clock::Clock;
 use crate::limits::{LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX};
 use crate::peers::{Caller, Serve, Served};
 use crate::tasks;
@@ -58,8 +59,10 @@ pub(super) async fn serve_stream(
     mut recv: RecvStream,
     from: Caller,
     serve: &dyn Serve,
+    clock: &dyn Clock,
 ) -> Result<(), ReadError> {
     let (header, request) = stream::read_frame(&mut recv).await?;
+    serve.wake(clock.now());
     let answer = match serve.serve(from, &request, header.budget) {
         Served::Now(answer) => answer,
         Served::Later(answer) => answer.await,
@@ -129,6 +132,7 @@ impl Answering {
     fn serve_all(&self, buffer: &mut BytesMut, answers: &mut BytesMut) -> Result<(), FrameError> {
         let received = self.context.clock.now();
         let mut now = received;
+        self.serve.wake(received);
         for count in 1usize.. {
             let Some(header) = FrameHeader::decode(buffer, LANE_PAYLOAD_MAX)? else { break };
             if buffer.len() < header.frame_len() {
@@ -205,8 +209,9 @@ impl Answering {
                 Err(error) => return error.into(),
             };
             let (from, serve) = (self.from, Arc::clone(&self.serve));
+            let clock = Arc::clone(&self.context.clock);
             tasks::spawn("large request", async move {
-                if let Err(error) = serve_stream(send, recv, from, &*serve).await {
+                if let Err(error) = serve_stream(send, recv, from, &*serve, &*clock).await {
                     tracing::debug!(node = %from.node, %error, "large request was not answered");
                 }
             });

@@ -14,6 +14,7 @@
 //! | `Explain` | any → any | `Explained` |
 //! | `Digests`, `List`, `Fetch` | acting node → holder | `Digests`, `Listed`, `Fetched` |
 //! | `Member` | any → any | `Member` |
+//! | `Terms` | a fenced node → any | `Terms` |
 //! | `Present`, `Probe` | deputy → the acting node, a witness | `Present` |
 
 use std::net::SocketAddr;
@@ -122,6 +123,11 @@ pub enum Request<'a> {
     Probe {
         /// The node.
         node: NodeId,
+    },
+    /// The highest terms that you know of these slots.
+    Terms {
+        /// The slots.
+        slots: SlotSet,
     },
 }
 
@@ -256,6 +262,8 @@ pub enum Response<'a> {
     Unsupported,
     /// Whether the node asked about is there.
     Present(bool),
+    /// The term of each slot asked about, in their order.
+    Terms(Vec<Term>),
 }
 
 impl Request<'_> {

@@ -2,16 +2,17 @@
 //!
 //! A run is a world of three nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies of
 //! each slot, three clients that keep a history of what they were told, and faults drawn from the
-//! seed: crashes with a restart without data, and a node that is cut off for a while. What must hold:
+//! seed: crashes with a restart without data, restarts in good order, nodes that are cut off, do not
+//! hear or are not heard, stand still, or lag. What must hold:
 //!
 //! - no acknowledged write is lost, and none that was certainly not executed is found (`story`);
 //! - after each fault all nodes agree on one placement, every slot is acted for once, is complete
 //!   where it belongs, and its copies are equal, within [`SETTLING_MAX`] (`world`);
-//! - without a cut no slot is ever acted for twice.
+//! - as long as all that run hear each other no slot is ever acted for twice.
 //!
 //! Every acknowledgement stands for two copies where `acks_shortfall` is `error`. Where it is
 //! `accept`, one copy is enough while the other holder is away, which a cut may lose: those worlds
-//! have crashes only, one at a time.
+//! have crashes and restarts only, one at a time.
 //!
 //! A failing run prints its seed, and the seed alone repeats it: `CHICKADEE_SEED=17 cargo test
 //! --all-features --test sim`. `CHICKADEE_SEEDS=200` runs more of them, `CHICKADEE_LOG=debug` shows
@@ -28,7 +29,7 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use faults::Fault;
+use faults::Kind;
 use world::{Outcome, SETTLING_MAX, World};
 
 /// How many seeds run where nothing else is said.
@@ -88,9 +89,14 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
     if outcomes.len() < 10 {
         return;
     }
-    let faults = || outcomes.iter().flat_map(|outcome| &outcome.faults);
-    assert!(faults().any(|fault| matches!(fault, Fault::Crash { .. })), "nodes crashed");
-    assert!(faults().any(|fault| matches!(fault, Fault::Cut { .. })), "nodes were cut off");
+    let had = |wanted: fn(Kind) -> bool| {
+        outcomes.iter().flat_map(|outcome| &outcome.faults).any(|fault| wanted(fault.kind))
+    };
+    assert!(had(|kind| kind == Kind::Crash), "nodes crashed");
+    assert!(had(|kind| kind == Kind::Restart), "nodes were started again");
+    assert!(had(|kind| matches!(kind, Kind::Cut | Kind::OneWay { .. })), "nodes were cut off");
+    assert!(had(|kind| matches!(kind, Kind::Stall | Kind::Lag)), "nodes stood still");
+    assert!(outcomes.iter().any(|outcome| outcome.fences > 0), "nodes were fenced");
     assert!(outcomes.iter().any(|outcome| outcome.taken_over > 0), "slots were taken over");
     assert!(outcomes.iter().any(|outcome| outcome.filled > 0), "slots were filled");
     assert!(outcomes.iter().all(|outcome| outcome.slowest < SETTLING_MAX));

@@ -17,10 +17,11 @@ use chickadee::rng::Randomness;
 use chickadee::types::{SLOTS, Slot, WallMillis};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::client::Client;
-use super::faults::{Fault, Script};
+use super::faults::{Fault, Kind, Names, Script};
 use super::story::{Counts, Story, Told};
 
 const NODES: usize = 3;
@@ -57,6 +58,8 @@ pub(crate) struct Outcome {
     pub(crate) taken_over: usize,
     /// Slots that were filled, over all nodes.
     pub(crate) filled: usize,
+    /// How often nodes were fenced.
+    pub(crate) fences: usize,
     /// What happened, in simulated milliseconds.
     pub(crate) history: Vec<(u64, String)>,
 }
@@ -78,6 +81,8 @@ impl fmt::Display for Outcome {
 struct Stage {
     /// The nodes that run now, as far as a check needs them.
     running: BTreeMap<usize, Arc<Shared>>,
+    /// The clocks of their present lives, and how they are told to stop.
+    lives: BTreeMap<usize, Life>,
     /// The clients are to stop writing and to check what they find.
     checking: bool,
     counts: Counts,
@@ -85,7 +90,14 @@ struct Stage {
     satisfied: usize,
     taken_over: usize,
     filled: usize,
+    fences: usize,
     history: Vec<(u64, String)>,
+}
+
+/// What the world does to a node that runs.
+struct Life {
+    clock: Arc<SimulatedClock>,
+    stop: Arc<Notify>,
 }
 
 type SharedStage = Arc<Mutex<Stage>>;
@@ -111,7 +123,7 @@ pub(crate) struct World {
     seed: u64,
     script: Script,
     stage: SharedStage,
-    names: Vec<String>,
+    names: Names,
     slowest: Duration,
 }
 
@@ -123,7 +135,10 @@ impl World {
             seed,
             script,
             stage: SharedStage::default(),
-            names: (0..NODES).map(name).collect(),
+            names: Names {
+                nodes: (0..NODES).map(name).collect(),
+                clients: (0..NODES).map(|client| format!("c{client}")).collect(),
+            },
             slowest: Duration::ZERO,
         }
     }
@@ -196,18 +211,44 @@ impl World {
             }
             Moment::Quiet { until, fault } if now >= until => {
                 self.tell(now, format!("{fault:?} begins"));
-                if matches!(fault, Fault::Crash { .. }) {
-                    self.retire(fault.node());
-                }
+                self.begin(&fault);
                 fault.begin(sim, &self.names);
-                Moment::Broken { until: now + fault.lasts(), fault }
+                Moment::Broken { until: now + fault.lasts, fault }
             }
             Moment::Broken { until, fault } if now >= until => {
                 self.tell(now, format!("{fault:?} ends"));
+                self.end(&fault);
                 fault.end(sim, &self.names);
                 Moment::Settling { since: now }
             }
-            Moment::Quiet { .. } | Moment::Broken { .. } | Moment::Checking => moment,
+            Moment::Broken { fault, .. } => {
+                fault.go_on(sim, &self.names, now);
+                moment
+            }
+            Moment::Quiet { .. } | Moment::Checking => moment,
+        }
+    }
+
+    /// What a fault does to the node itself.
+    fn begin(&self, fault: &Fault) {
+        match fault.kind {
+            Kind::Crash => self.retire(fault.node),
+            Kind::Restart => {
+                let stage = on(&self.stage);
+                stage.lives[&fault.node].stop.notify_one();
+            }
+            Kind::Cut | Kind::OneWay { .. } | Kind::Stall | Kind::Lag => {}
+        }
+    }
+
+    fn end(&self, fault: &Fault) {
+        match fault.kind {
+            Kind::Restart => self.retire(fault.node),
+            Kind::Stall => {
+                let stage = on(&self.stage);
+                stage.lives[&fault.node].clock.skip(Duration::from_millis(fault.lasts));
+            }
+            Kind::Crash | Kind::Cut | Kind::OneWay { .. } | Kind::Lag => {}
         }
     }
 
@@ -232,6 +273,7 @@ impl World {
         if let Some(shared) = stage.running.remove(&node) {
             stage.taken_over += shared.tallies().taken_over;
             stage.filled += shared.tallies().filled;
+            stage.fences += shared.tallies().fences;
         }
     }
 
@@ -250,6 +292,7 @@ impl World {
             slowest: self.slowest,
             taken_over: stage.taken_over,
             filled: stage.filled,
+            fences: stage.fences,
             history: std::mem::take(&mut stage.history),
             faults: self.script.faults.iter().map(|(_, fault)| *fault).collect(),
         }
@@ -337,16 +380,21 @@ async fn live(
     stage: SharedStage,
 ) -> Result<(), Box<dyn std::error::Error>> {
     let elapsed = millis(turmoil::sim_elapsed().unwrap_or_default());
+    let clock = Arc::new(SimulatedClock::new(EPOCH.saturating_add(elapsed)));
+    let stop = Arc::new(Notify::new());
+    let life = Life { clock: Arc::clone(&clock), stop: Arc::clone(&stop) };
     let seams = Seams {
         net: Net::Simulated,
-        clock: Arc::new(SimulatedClock::new(EPOCH.saturating_add(elapsed))),
+        clock,
         rng: Randomness::from_seed(seed ^ elapsed.rotate_left(32)),
         storage: Arc::new(storage),
     };
     let handle = Node::start_in(config(node, &script), seams).await?;
     let shared = Arc::clone(handle.cluster());
     on(&stage).running.insert(node, shared);
-    handle.stopped().await;
+    on(&stage).lives.insert(node, life);
+    stop.notified().await;
+    handle.shutdown().await;
     Ok(())
 }
 

@@ -60,6 +60,7 @@ impl Scene {
                 revision: 1,
                 origin: 0,
             },
+            refutations: 0,
             formed: true,
             waiting_for: String::new(),
         };

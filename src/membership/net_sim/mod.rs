@@ -270,6 +270,7 @@ impl Network {
                 }
                 host.generation = identity.generation.0;
             }
+            Event::Refuted => {}
             Event::FallbackPing { node, token, suspected } => {
                 if self.quic {
                     let after = self.reliable_latency();
