@@ -6,6 +6,7 @@
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
 
+use super::breakage::Rule;
 use super::view::{Standing, View};
 use super::{Shared, marks};
 
@@ -45,7 +46,7 @@ impl Shared {
             if !header.complete || header.acting {
                 return;
             }
-            header.term = header.term.next(me.tag());
+            header.term = header.term.max(header.above).next(me.tag());
             header.acting = true;
             header.fenced = false;
             header.successor = Some(me);
@@ -76,7 +77,9 @@ impl Shared {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
             header.complete = true;
-            let hollow = some_are_dead && header.keys() + header.tombstones() == 0;
+            let hollow = !Rule::HollowTerm.is_broken()
+                && some_are_dead
+                && header.keys() + header.tombstones() == 0;
             if hollow {
                 header.term = Term { counter: HOLLOW, holder: view.me.tag() };
                 header.acting = true;

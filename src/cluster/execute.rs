@@ -15,6 +15,7 @@ use crate::types::{BodyRef, Db, RecordRef, Slot, Term, Version, WallMillis};
 use crate::wire::message::{ActingHint, Run};
 use crate::wire::replication::{Happened, Item};
 
+use super::breakage::Rule;
 use super::quorum::{Decision, Tally};
 use super::replicate::{Group, Link, Outgoing, ToDrive};
 use super::room::{Evictions, room_for};
@@ -281,7 +282,8 @@ impl Keyspace for SlotKeyspace<'_> {
 
     fn remove(&mut self, name: &[u8]) -> bool {
         let was_live = self.peek(name).is_some();
-        let tombstone = self.copies || !self.shard.header(self.slot).receivers.is_empty();
+        let tombstone = !Rule::Tombstones.is_broken() && self.copies
+            || !self.shard.header(self.slot).receivers.is_empty();
         if tombstone {
             self.write(name, BodyRef::Tombstone, None);
         } else if was_live {

@@ -2,9 +2,9 @@
 //!
 //! Who refuted a suspicion of itself, was alone, or finds its own last tick more than a second old
 //! drops all its acting bits at once, before it executes anything else, and gives up the releases it
-//! asked for. Then it asks everyone what they hold, and under which terms. What somebody else acts
-//! for, or acted for under a higher term, it is not complete for any more and compares; what nobody
-//! claims it takes back like any other free slot. Slots that it acted for are marked in their
+//! asked for. Then it asks everyone what they hold, and under which terms. Where the holders followed
+//! another term meanwhile it is not complete any more: it is filled, and compared. What nobody claims
+//! it takes back like any other free slot. Slots that it acted for are marked in their
 //! headers until then. A node that starts has nothing to drop.
 
 use std::collections::BTreeSet;
@@ -14,10 +14,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{HOLDINGS_TIMEOUT, TICK_LATE};
+use crate::members::MemberTable;
 use crate::tasks::lock;
-use crate::types::{Instant, NodeId, Slot, SlotSet, Term};
+use crate::types::{Generation, Instant, NodeId, Slot, SlotSet, Term};
 use crate::wire::message::{Request, Response};
 
+use super::breakage::Rule;
 use super::view::View;
 use super::{Cache, Shared};
 
@@ -53,6 +55,8 @@ pub(super) struct Fence {
     count: AtomicU64,
     /// Milliseconds of the monotonic clock.
     last_tick: AtomicU64,
+    /// This node's generation when it was last sure of its place.
+    settled: AtomicU64,
 }
 
 fn millis(now: Instant) -> u64 {
@@ -61,11 +65,12 @@ fn millis(now: Instant) -> u64 {
 
 impl Fence {
     /// A node that ticks from `now` on.
-    pub(super) fn new(now: Instant) -> Self {
+    pub(super) fn new(now: Instant, generation: Generation) -> Self {
         Self {
             reason: Mutex::default(),
             count: AtomicU64::new(0),
             last_tick: AtomicU64::new(millis(now)),
+            settled: AtomicU64::new(generation.0),
         }
     }
 
@@ -100,6 +105,9 @@ impl Shared {
 
     /// Drops every acting bit, until the others have said what is whose.
     pub(super) fn fence_off(&self, why: FenceReason) {
+        if Rule::Fence.is_broken() {
+            return;
+        }
         self.yields.give_up(&SlotSet::full());
         let mut dropped = 0;
         for index in 0..self.store.shards() {
@@ -124,9 +132,47 @@ impl Shared {
         self.kick();
     }
 
-    /// The terms of slots as this node knows them, in the order of the slots.
-    pub(super) fn terms(&self, slots: &SlotSet) -> Vec<Term> {
-        slots.iter().map(|slot| self.store.lock(slot).header(slot).term).collect()
+    /// The terms under which this node holds slots, in the order of the slots.
+    pub(super) fn terms(&self, slots: &SlotSet) -> Vec<Option<Term>> {
+        let term = |slot| {
+            let shard = self.store.lock(slot);
+            let header = shard.header(slot);
+            header.complete.then_some(header.term)
+        };
+        slots.iter().map(term).collect()
+    }
+
+    /// Remembers who lost its place on the ring.
+    pub(super) fn note_removed(&self, table: &MemberTable) {
+        let mut removed = lock(&self.removed);
+        for member in table.members.iter().filter(|member| member.removed) {
+            let known = removed.entry(member.identity.node).or_default();
+            *known = (*known).max(member.identity.generation);
+        }
+    }
+
+    /// Whether this node took a member off the ring since it had that generation.
+    pub(super) fn has_removed(&self, node: NodeId, generation: Generation) -> bool {
+        lock(&self.removed).get(&node).is_some_and(|removed| *removed >= generation)
+    }
+
+    /// This node had lost its place on the ring: others went on without its copies, of which none
+    /// counts as complete but those that it acted for.
+    fn doubt_copies(&self) -> usize {
+        let mut doubted = 0;
+        for index in 0..self.store.shards() {
+            let mut shard = self.store.lock_shard(index);
+            let complete: Vec<Slot> = shard
+                .headers()
+                .filter(|(_, header)| header.complete && !header.fenced)
+                .map(|(slot, _)| slot)
+                .collect();
+            doubted += complete.len();
+            for slot in complete {
+                shard.header_mut(slot).complete = false;
+            }
+        }
+        doubted
     }
 
     /// The slots that this node acted for when it was fenced.
@@ -141,15 +187,20 @@ impl Shared {
         slots
     }
 
-    /// Somebody else acts for a slot, or did under a higher term, while this node was fenced.
-    fn lost_while_fenced(&self, slot: Slot, term: Term) {
+    /// A slot of the time before the fence, by what the other holders know of it; whether this
+    /// node's copy counts no more.
+    fn judge(&self, slot: Slot, known: &[Term]) -> bool {
         let mut shard = self.store.lock(slot);
         let header = shard.header_mut(slot);
-        if header.fenced {
-            header.fenced = false;
-            header.complete = false;
-            header.term = header.term.max(term);
+        if !std::mem::take(&mut header.fenced) {
+            return false;
         }
+        let highest = known.iter().copied().max().unwrap_or_default();
+        header.above = header.above.max(highest).max(header.term);
+        let Some(term) = overruling(header.term, known) else { return false };
+        header.complete = false;
+        header.term = term;
+        true
     }
 }
 
@@ -163,7 +214,8 @@ impl Cache {
             return true;
         }
         let (count, slots) = (shared.fence.count(), shared.fenced_slots());
-        let request = Request::Terms { slots: slots.clone() }.encode();
+        let settled = Generation(shared.fence.settled.load(Ordering::SeqCst));
+        let request = Request::Terms { slots: slots.clone(), generation: settled }.encode();
         let others: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         let calls: Vec<_> = others
             .iter()
@@ -171,45 +223,46 @@ impl Cache {
             .map(|node| self.peers.call(*node, request.clone(), HOLDINGS_TIMEOUT))
             .collect();
         let mut known = vec![Vec::new(); slots.len()];
+        let mut removed_by = 0;
         for call in calls {
             let Ok(answer) = call.await else { return false };
-            let Some(Response::Terms(terms)) = Response::decode(&answer) else { return false };
+            let Some(Response::Terms(terms, removed)) = Response::decode(&answer) else {
+                return false;
+            };
+            removed_by += usize::from(removed);
             for (of_slot, term) in known.iter_mut().zip(terms) {
-                of_slot.push(term);
+                of_slot.extend(term);
             }
         }
         if shared.fence.count() != count {
             return false;
         }
-        let mut lost = 0;
-        for (slot, terms) in slots.iter().zip(known) {
-            let own = shared.store.lock(slot).header(slot).term;
-            if let Some(term) = overruling(own, &terms) {
-                shared.lost_while_fenced(slot, term);
-                lost += 1;
-            } else {
-                shared.store.lock(slot).header_mut(slot).fenced = false;
-            }
+        // Both sides of a split take each other off the ring; the smaller one was gone.
+        let doubted = if removed_by * 2 > others.len() { shared.doubt_copies() } else { 0 };
+        let lost = slots.iter().zip(known).filter(|(slot, terms)| shared.judge(*slot, terms));
+        let lost = lost.count();
+        if let Some(own) = view.table.get(view.me) {
+            shared.fence.settled.store(own.identity.generation.0, Ordering::SeqCst);
         }
         *lock(&shared.fence.reason) = None;
         shared.holdings.changed();
-        tracing::info!(slots = slots.len(), lost, "fence lifted");
+        tracing::info!(slots = slots.len(), lost, doubted, "fence lifted");
         true
     }
 }
 
-/// The term that overrules the own one, by what the others know: one with a higher counter. Two
-/// sides of a partition may have counted alike; then more members know the one than the other, and
-/// only where they are as many does the holder decide.
+/// The term that overrules the own one, by what the other complete holders know: the one that most
+/// of them know, this node included, and of those that as many know the highest.
+///
+/// A write that a majority of the holders acknowledged has shown them its term. So a side of a
+/// partition with most of the copies is not overruled by a lonely holder that took over from it; and
+/// where a stopped node meets the one deputy that stood in for it, the deputy's term is the higher.
 fn overruling(own: Term, known: &[Term]) -> Option<Term> {
-    let highest = known.iter().copied().max().filter(|term| term.counter >= own.counter)?;
-    if highest.counter > own.counter {
-        return Some(highest);
-    }
-    let votes = |term: Term| known.iter().filter(|known| **known == term).count();
-    let rivals = known.iter().copied().filter(|term| term.counter == own.counter && *term != own);
-    let strongest = rivals.max_by_key(|term| (votes(*term), *term))?;
-    ((votes(strongest), strongest) > (votes(own) + 1, own)).then_some(strongest)
+    let votes = |term: Term| {
+        known.iter().filter(|known| **known == term).count() + usize::from(term == own)
+    };
+    let strongest = known.iter().copied().max_by_key(|term| (votes(*term), *term))?;
+    ((votes(strongest), strongest) > (votes(own), own)).then_some(strongest)
 }
 
 /// Ticks until the group stops.
@@ -233,20 +286,23 @@ mod tests {
     }
 
     #[test]
-    fn a_higher_count_overrules_whoever_knows_it() {
-        assert_eq!(overruling(term(3, 1), &[term(2, 9), term(3, 1)]), None);
-        assert_eq!(overruling(term(3, 1), &[term(3, 1), term(4, 0)]), Some(term(4, 0)));
+    fn a_deputy_overrules_the_node_that_it_stood_in_for() {
+        assert_eq!(overruling(term(3, 9), &[term(4, 1)]), Some(term(4, 1)));
+        assert_eq!(overruling(term(4, 1), &[term(3, 9)]), None);
+        assert_eq!(overruling(term(3, 1), &[term(3, 1), term(2, 9)]), None);
         assert_eq!(overruling(term(3, 1), &[]), None);
     }
 
-    /// An INCR that two nodes had acknowledged was lost to a third that was cut off from them: both
-    /// sides had taken the slot over once, and the holder of the lonely one was the higher.
+    /// INCRs that two nodes had acknowledged were lost to a third that was cut off from them: it had
+    /// taken the slot over, as high as they or higher, and had acknowledged nothing.
     #[test]
-    fn of_two_sides_that_counted_alike_the_larger_one_wins() {
-        let (lonely, many) = (term(3, 9), term(3, 1));
-        assert_eq!(overruling(lonely, &[many, many]), Some(many));
-        assert_eq!(overruling(many, &[many, lonely]), None);
-        assert_eq!(overruling(many, &[lonely]), Some(lonely), "one against one: the holder");
-        assert_eq!(overruling(lonely, &[many]), None);
+    fn of_two_sides_the_larger_one_wins() {
+        for lonely in [term(3, 9), term(4, 1), term(7, 1)] {
+            let many = term(3, 2);
+            assert_eq!(overruling(lonely, &[many, many]), Some(many));
+            assert_eq!(overruling(many, &[many, lonely]), None);
+            assert_eq!(overruling(many, &[lonely]), Some(lonely), "one against one");
+            assert_eq!(overruling(lonely, &[many]), None);
+        }
     }
 }

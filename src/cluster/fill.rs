@@ -26,6 +26,7 @@ use crate::tasks::{self, lock};
 use crate::types::{NodeId, Slot, SlotSet, Term};
 use crate::wire::replication::{self, Happened, Item, put_item};
 
+use super::breakage::Rule;
 use super::replicate::{Group, Outgoing, ToDrive, drive_all};
 use super::{Cache, Shared, marks};
 
@@ -119,7 +120,8 @@ impl Fills {
             return;
         };
         note(filling);
-        let (true, Some(as_of)) = (filling.cursor_ended, filling.filled) else { return };
+        let ended = filling.cursor_ended || Rule::BothEndsOfFill.is_broken();
+        let (true, Some(as_of)) = (ended, filling.filled) else { return };
         slots.remove(&slot);
         drop(slots);
         let header = shard.header_mut(slot);
@@ -203,7 +205,7 @@ impl Cache {
                 put_item(&mut sender.buffer, &Item { slot, term, happened: Happened::Declined });
                 return Ok(());
             };
-            if !header.receivers.contains(&receiver) {
+            if !header.receivers.contains(&receiver) && !Rule::NotedBeforeWalk.is_broken() {
                 header.receivers.push(receiver);
             }
             let drops = link.drops();

@@ -22,6 +22,13 @@ pub(super) struct PeerHoldings {
     pub(super) fresh: bool,
 }
 
+impl PeerHoldings {
+    /// Whether it is of this round, and of a node that is sure of what it holds.
+    pub(super) const fn is_sure(&self) -> bool {
+        self.fresh && !self.holdings.fenced
+    }
+}
+
 /// The holdings of this node and its peers.
 #[derive(Debug)]
 pub(super) struct HoldingsBook {
@@ -85,13 +92,20 @@ impl HoldingsBook {
     }
 
     /// What this node holds, read from its slot headers when something changed.
-    pub(super) fn own(&self, store: &Store, placement: u64, now: Instant) -> Holdings {
+    pub(super) fn own(
+        &self,
+        store: &Store,
+        placement: u64,
+        fenced: bool,
+        now: Instant,
+    ) -> Holdings {
         let in_transit = self.in_transit(now);
         let mut cached = lock(&self.own);
         // Read before the headers: a change in between is seen by the next call.
         let revision = self.revision();
         if let Some(known) = cached.as_mut().filter(|known| known.revision == revision) {
             known.placement = placement;
+            known.fenced = fenced;
             known.in_transit = in_transit;
             return known.clone();
         }
@@ -108,7 +122,8 @@ impl HoldingsBook {
             }
         }
         let generation = self.generation;
-        let fresh = Holdings { generation, revision, acting, complete, in_transit, placement };
+        let fresh =
+            Holdings { generation, revision, acting, complete, fenced, in_transit, placement };
         *cached = Some(fresh.clone());
         fresh
     }

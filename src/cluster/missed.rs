@@ -6,6 +6,8 @@
 
 use crate::types::{Slot, SlotSet};
 
+use super::breakage::Rule;
+
 /// The bits of one peer.
 #[derive(Debug, Default)]
 pub(super) struct Missed {
@@ -16,7 +18,9 @@ pub(super) struct Missed {
 impl Missed {
     /// The peer missed something of a slot.
     pub(super) fn set(&mut self, slot: Slot) {
-        self.dirty.insert(slot);
+        if !Rule::DirtyAtAll.is_broken() {
+            self.dirty.insert(slot);
+        }
     }
 
     /// The slot is sent anew from its beginning.
@@ -59,6 +63,9 @@ impl Missed {
     pub(super) fn end_compare(&mut self, begun: &SlotSet, left: &SlotSet) {
         self.comparing.subtract(begun);
         self.dirty.union_with(left);
+        if Rule::DirtyBeforeRead.is_broken() {
+            self.dirty.subtract(begun);
+        }
     }
 }
 

@@ -15,6 +15,7 @@
 //! never passes an operation on. No lock is held across an await or a call to a peer.
 
 mod acting;
+pub mod breakage;
 mod compare;
 mod coordinate;
 mod deputy;
@@ -139,6 +140,8 @@ pub struct Shared {
     yields: Yields,
     fence: Fence,
     fences: AtomicUsize,
+    /// Members that this node took off the ring, with the generation that lost its place.
+    removed: Mutex<BTreeMap<NodeId, Generation>>,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -169,7 +172,7 @@ impl Shared {
     /// The shared state of a node whose members are `parts.table`.
     pub fn new(options: ClusterOptions, parts: ClusterParts) -> Arc<Self> {
         let view = View::build(parts.table, &BTreeMap::new(), None);
-        let fence = Fence::new(parts.clock.now());
+        let fence = Fence::new(parts.clock.now(), options.generation);
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
             options,
@@ -192,6 +195,7 @@ impl Shared {
             yields: Yields::new(),
             fence,
             fences: AtomicUsize::new(0),
+            removed: Mutex::default(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })
@@ -221,6 +225,7 @@ impl Shared {
     pub fn publish(&self, table: Arc<MemberTable>) {
         let _one_at_a_time = lock(&self.publishing);
         let links = self.follow_links(&table);
+        self.note_removed(&table);
         let last = self.view.load_full();
         let view = View::build(table, &links, Some(&last));
         if view.placement.id() != last.placement.id() {

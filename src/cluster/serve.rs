@@ -13,6 +13,7 @@ use crate::wire::message::{ActingHint, Applied, ReleasedSlot, Request, Response,
 use crate::wire::raw::{Args, Raw};
 use crate::wire::replication::{self, Happened, Item};
 
+use super::breakage::Rule;
 use super::execute::Executed;
 use super::{Cache, MemberPort, Shared};
 
@@ -98,7 +99,7 @@ impl PeerService {
         let ends = link.ends(&queues);
         Served::Later(Box::pin(async move {
             let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
-            if drained == Some(true) {
+            if drained == Some(true) || Rule::ReleaseDrains.is_broken() {
                 shared.drain_followers(&mut released, &queues).await;
                 return Response::Released(released).encode();
             }
@@ -156,7 +157,10 @@ impl Serve for PeerService {
             Request::Fetch { slot, hashes } => {
                 now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
             }
-            Request::Terms { slots } => now(&Response::Terms(shared.terms(&slots))),
+            Request::Terms { slots, generation } => {
+                let removed = shared.has_removed(from.node, generation);
+                now(&Response::Terms(shared.terms(&slots), removed))
+            }
             Request::Present => now(&Response::Present(true)),
             Request::Probe { node } => self.cache.probe(node),
             Request::Member(request) => {
@@ -237,7 +241,7 @@ impl Shared {
         let slot = item.slot;
         let mut shard = self.store.lock(slot);
         let header = shard.header_mut(slot);
-        if item.term < header.term {
+        if item.term < header.term && !Rule::TermCheck.is_broken() {
             let (term, acting) = (header.term, header.acting);
             drop(shard);
             let me = self.options.me;
@@ -290,6 +294,9 @@ impl Shared {
             Happened::Record(record) => {
                 shard.clock_mut().observe(wall, record.version.clock);
                 self.shed_replicas(shard);
+                if Rule::HigherVersion.is_broken() && shard.find(slot, record.key).is_some() {
+                    return None;
+                }
                 if shard.merge(slot, record) != Merged::Older {
                     return None;
                 }
@@ -321,7 +328,8 @@ impl Shared {
     /// What this node holds now.
     pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
         let placement = self.view.load().placement.id().get();
-        self.holdings.own(&self.store, placement, self.clock.now())
+        let fenced = self.fenced().is_some();
+        self.holdings.own(&self.store, placement, fenced, self.clock.now())
     }
 }
 

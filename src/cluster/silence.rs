@@ -14,6 +14,7 @@ use crate::peers::{Answer, Call, CallError, Served};
 use crate::types::NodeId;
 use crate::wire::message::{Request, Response};
 
+use super::breakage::Rule;
 use super::replicate::Link;
 use super::view::{Standing, View};
 use super::{Cache, Shared};
@@ -63,7 +64,7 @@ impl Cache {
         let mut silent = BTreeSet::new();
         for pings in pings {
             let link = Arc::clone(&pings.link);
-            if pings.are_unanswered().await {
+            if Rule::DeputyPings.is_broken() || pings.are_unanswered().await {
                 link.set_silent();
                 silent.insert(link.node);
             }

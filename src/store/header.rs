@@ -21,6 +21,8 @@ pub struct SlotHeader {
     pub fenced: bool,
     /// The highest term seen for this slot; the own one while acting.
     pub term: Term,
+    /// The highest term that anybody was found to know: whoever takes the bit goes above it.
+    pub above: Term,
     /// Who took the acting bit from this node, or is known to hold it.
     pub successor: Option<NodeId>,
     /// Nodes that are filling the slot from here: every write goes to them too.

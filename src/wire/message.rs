@@ -124,10 +124,12 @@ pub enum Request<'a> {
         /// The node.
         node: NodeId,
     },
-    /// The highest terms that you know of these slots.
+    /// Under which terms do you hold these slots, and did the asker lose its place?
     Terms {
         /// The slots.
         slots: SlotSet,
+        /// Its generation when it was last sure of its place.
+        generation: Generation,
     },
 }
 
@@ -174,6 +176,8 @@ pub struct Holdings {
     pub acting: SlotSet,
     /// Slots it is complete for.
     pub complete: SlotSet,
+    /// Whether it is fenced: it acts for nothing, and what it is complete for is not sure.
+    pub fenced: bool,
     /// Slots it has just handed over, to a node that may not know it yet.
     pub in_transit: SlotSet,
     /// Its placement id.
@@ -262,8 +266,9 @@ pub enum Response<'a> {
     Unsupported,
     /// Whether the node asked about is there.
     Present(bool),
-    /// The term of each slot asked about, in their order.
-    Terms(Vec<Term>),
+    /// The term of each slot asked about, in their order; `None` where the node is not complete. And
+    /// whether it took the asker off the ring since the generation asked about.
+    Terms(Vec<Option<Term>>, bool),
 }
 
 impl Request<'_> {

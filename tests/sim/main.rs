@@ -29,8 +29,12 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use chickadee::cluster::breakage::{Rule, break_rule};
 use faults::Kind;
 use world::{Outcome, SETTLING_MAX, World};
+
+/// Seeds within which each broken rule must be found.
+const BREAKAGE_SEEDS: u64 = 50;
 
 /// How many seeds run where nothing else is said.
 const SEEDS: u64 = 20;
@@ -72,8 +76,15 @@ fn run_all(seeds: &[u64]) -> Vec<Outcome> {
 
 /// Runs one seed; `None` if it panicked, which says why on the standard error stream.
 fn run(seed: u64) -> Option<Outcome> {
+    run_on_thread(seed, |seed| World::new(seed).run())
+}
+
+fn run_on_thread(
+    seed: u64,
+    world: impl FnOnce(u64) -> Outcome + Send + 'static,
+) -> Option<Outcome> {
     let thread = std::thread::Builder::new().name(format!("seed {seed}"));
-    let run = thread.spawn(move || World::new(seed).run()).expect("a thread can be started");
+    let run = thread.spawn(move || world(seed)).expect("a thread can be started");
     run.join().ok()
 }
 
@@ -100,6 +111,38 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
     assert!(outcomes.iter().any(|outcome| outcome.taken_over > 0), "slots were taken over");
     assert!(outcomes.iter().any(|outcome| outcome.filled > 0), "slots were filled");
     assert!(outcomes.iter().all(|outcome| outcome.slowest < SETTLING_MAX));
+}
+
+/// What the simulation is worth: each rule is broken in turn, and some seed must notice.
+#[test]
+fn a_broken_rule_is_found() {
+    log::start();
+    let found = |rule: Rule| {
+        (0..BREAKAGE_SEEDS).find(|seed| {
+            let world = move |seed| {
+                break_rule(Some(rule));
+                World::new(seed).run()
+            };
+            run_on_thread(*seed, world).is_none()
+        })
+    };
+    let next = AtomicUsize::new(0);
+    let results = Mutex::new(Vec::new());
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let seed = found(*rule);
+                    results.lock().expect("no worker panics").push((*rule, seed));
+                }
+            });
+        }
+    });
+    let results = results.into_inner().expect("no worker panics");
+    let missed: Vec<Rule> =
+        results.iter().filter(|(_, seed)| seed.is_none()).map(|(rule, _)| *rule).collect();
+    assert!(missed.is_empty(), "no seed noticed that {missed:?} were broken; others: {results:?}");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
 use crate::wire::message::Holdings;
 
+use crate::cluster::breakage::Rule;
 use crate::cluster::holdings::PeerHoldings;
 use crate::cluster::view::{Standing, View};
 
@@ -112,7 +113,7 @@ impl<'a> Claims<'a> {
         let all_heard = known.view.others().all(|member| {
             member.identity.phase == Phase::Paused
                 || known.silent.contains(&member.identity.node)
-                || known.peers.get(&member.identity.node).is_some_and(|word| word.fresh)
+                || known.peers.get(&member.identity.node).is_some_and(PeerHoldings::is_sure)
         });
         let mut in_transit = known.own.in_transit.clone();
         for (_, word) in known.peers.iter().filter(|(node, _)| known.is_heard_of(**node)) {
@@ -130,12 +131,14 @@ impl<'a> Claims<'a> {
         self.by_slot[slot.index()]
     }
 
-    /// Whether a node said that it is complete for the slot; `None` if it said nothing yet.
+    /// Whether a node said that it is complete for the slot; `None` if it said nothing yet, or is
+    /// not sure itself.
     fn is_complete(&self, node: NodeId, slot: Slot) -> Option<bool> {
         if node == self.known.view.me {
             return Some(self.known.own.complete.contains(slot));
         }
-        Some(self.known.peers.get(&node)?.holdings.complete.contains(slot))
+        let word = &self.known.peers.get(&node)?.holdings;
+        (!word.fenced).then(|| word.complete.contains(slot))
     }
 
     /// The member of the set that should act: the first that is active, not gone and complete.
@@ -209,6 +212,9 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
     } else if assigned && view.phase == Phase::Active {
         if claims.rightful(slot) == Some(view.me) {
             match claims.acting_peer(slot) {
+                Some(_) if Rule::Release.is_broken() && !acts => {
+                    plan.takes.insert(slot);
+                }
                 Some(_) if claims.known.asking.contains(slot) => {}
                 Some(other) => {
                     plan.releases.entry(other).or_default().insert(slot);
@@ -220,7 +226,7 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
             }
         }
     } else if !assigned && !acts && complete {
-        if is_held_by_all(claims, slot) {
+        if is_held_by_all(claims, slot) || Rule::FormerHolderKeeps.is_broken() {
             plan.drops.insert(slot);
         } else if claims.is_only_stray_copy(slot) {
             plan.takes.insert(slot);

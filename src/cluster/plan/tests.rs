@@ -26,6 +26,7 @@ fn nothing() -> Holdings {
         revision: 1,
         acting: SlotSet::new(),
         complete: SlotSet::new(),
+        fenced: false,
         in_transit: SlotSet::new(),
         placement: 0,
     }
