@@ -10,6 +10,9 @@ use chickadee::resp::Reply;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+/// Hash tags of all keys: so few slots that each is written to all the time, whatever happens to it.
+const TAGS: u64 = 24;
+
 /// A command that changes a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Act {
@@ -89,15 +92,22 @@ impl Story {
         let (client, number) = (self.client, self.number);
         self.number += 1;
         match rng.random_range(0..100) {
-            0..40 => Act::Set(format!("once:{client}:{number}"), format!("value:{number}")),
-            40..75 => Act::Set(self.often(rng), format!("value:{number}")),
-            75..85 => Act::Delete(self.often(rng)),
-            _ => Act::Increment(format!("counter:{client}:{}", rng.random_range(0..5))),
+            0..25 => {
+                let tag = number % TAGS;
+                Act::Set(format!("once:{{{tag}}}:{client}:{number}"), format!("value:{number}"))
+            }
+            25..55 => Act::Set(self.often(rng), format!("value:{number}")),
+            55..65 => Act::Delete(self.often(rng)),
+            _ => {
+                let tag = rng.random_range(0..TAGS);
+                Act::Increment(format!("counter:{{{tag}}}:{client}"))
+            }
         }
     }
 
     fn often(&self, rng: &mut StdRng) -> String {
-        format!("often:{}:{}", self.client, rng.random_range(0..30))
+        let tag = rng.random_range(0..TAGS);
+        format!("often:{{{tag}}}:{}:{}", self.client, rng.random_range(0..2))
     }
 
     /// Notes what became of an act; panics where a counter's number is impossible.

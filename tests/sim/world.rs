@@ -26,6 +26,8 @@ use super::story::{Counts, Story, Told};
 
 const NODES: usize = 3;
 const COPIES: usize = 2;
+/// As many at each node.
+const CLIENTS: usize = 2 * NODES;
 const CLIENT_PORT: u16 = 6379;
 const CLUSTER_PORT: u16 = 16_379;
 const PEER_PORT: u16 = 7401;
@@ -137,7 +139,7 @@ impl World {
             stage: SharedStage::default(),
             names: Names {
                 nodes: (0..NODES).map(name).collect(),
-                clients: (0..NODES).map(|client| format!("c{client}")).collect(),
+                clients: (0..CLIENTS).map(|client| format!("c{client}")).collect(),
             },
             slowest: Duration::ZERO,
         }
@@ -180,7 +182,7 @@ impl World {
                 live(node, seed, script.clone(), storage.clone(), Arc::clone(&stage))
             });
         }
-        for client in 0..NODES {
+        for client in 0..CLIENTS {
             let seed = self.seed.wrapping_mul(37).wrapping_add(client as u64);
             sim.client(format!("c{client}"), write_and_check(client, seed, self.stage.clone()));
         }
@@ -285,7 +287,7 @@ impl World {
             self.retire(node);
         }
         let mut stage = on(&self.stage);
-        assert_eq!(stage.satisfied, NODES, "every client came to its end");
+        assert_eq!(stage.satisfied, CLIENTS, "every client came to its end");
         Outcome {
             seed: self.seed,
             counts: stage.counts,
@@ -430,7 +432,7 @@ async fn write_and_check(
     let address = |node| SocketAddr::new(turmoil::lookup(name(node)), CLIENT_PORT);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut story = Story::new(client);
-    let mut own = Client::new(address(client));
+    let mut own = Client::new(address(client % NODES));
     while !on(&stage).checking {
         let act = story.next_act(&mut rng);
         let told = Told::by(&own.run(&act.args()).await);
@@ -438,7 +440,7 @@ async fn write_and_check(
         on(&stage).history.push((now, format!("{act:?}: {told:?}")));
         tracing::debug!(?act, ?told, "client");
         story.note(&act, told);
-        tokio::time::sleep(Duration::from_millis(rng.random_range(10..70))).await;
+        tokio::time::sleep(Duration::from_millis(rng.random_range(1..25))).await;
     }
     tokio::time::sleep(STRAGGLING).await;
     for node in 0..NODES {
