@@ -6,7 +6,6 @@
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
 
-use super::breakage::Rule;
 use super::view::{Standing, View};
 use super::{Shared, marks};
 
@@ -77,9 +76,7 @@ impl Shared {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
             header.complete = true;
-            let hollow = !Rule::HollowTerm.is_broken()
-                && some_are_dead
-                && header.keys() + header.tombstones() == 0;
+            let hollow = some_are_dead && header.keys() + header.tombstones() == 0;
             if hollow {
                 header.term = Term { counter: HOLLOW, holder: view.me.tag() };
                 header.acting = true;

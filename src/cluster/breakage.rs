@@ -4,56 +4,44 @@
 /// A rule that can be broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Rule {
-    /// A node that may have been away drops its bits.
-    Fence,
-    /// Frames of a lower term are refused.
-    TermCheck,
-    /// Each holder's acknowledgement counts once.
-    AcksOnce,
-    /// Only complete holders' acknowledgements count.
-    AcksOfComplete,
-    /// A receiver is noted before its slot is walked.
-    NotedBeforeWalk,
-    /// A slot is complete only with both ends of its fill.
-    BothEndsOfFill,
-    /// The dirty bit is put aside before the slot is read.
-    DirtyBeforeRead,
-    /// Who missed something is sent it again.
-    DirtyAtAll,
-    /// The higher version is kept.
-    HigherVersion,
+    /// Who does not hold the acting bit does not write.
+    ActingBit,
     /// A slot that another acts for is taken by its release only.
     Release,
-    /// A release waits for the writes before it.
-    ReleaseDrains,
-    /// A delete leaves a tombstone.
-    Tombstones,
     /// A deputy pings before it takes over.
     DeputyPings,
-    /// A slot started empty by a lonely node has the lowest term.
-    HollowTerm,
-    /// A former holder keeps a slot until every member of the set has it.
-    FormerHolderKeeps,
+    /// A node that may have been away drops its bits.
+    Fence,
+    /// A write is answered when the holders have it.
+    Acks,
+    /// What may have been executed is not repeated, unless that does no harm.
+    RepeatOnlyHarmless,
+    /// Who does not know whether a write was executed says so.
+    UnknownIsTold,
+    /// The higher version is kept.
+    HigherVersion,
+    /// A delete leaves a tombstone.
+    Tombstones,
+    /// Who missed something is sent it again.
+    DirtyBits,
+    /// A receiver is noted before its slot is walked.
+    NotedBeforeWalk,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
-        Self::Fence,
-        Self::TermCheck,
-        Self::AcksOnce,
-        Self::AcksOfComplete,
-        Self::NotedBeforeWalk,
-        Self::BothEndsOfFill,
-        Self::DirtyBeforeRead,
-        Self::DirtyAtAll,
-        Self::HigherVersion,
+    pub const ALL: [Self; 11] = [
+        Self::ActingBit,
         Self::Release,
-        Self::ReleaseDrains,
-        Self::Tombstones,
         Self::DeputyPings,
-        Self::HollowTerm,
-        Self::FormerHolderKeeps,
+        Self::Fence,
+        Self::Acks,
+        Self::RepeatOnlyHarmless,
+        Self::UnknownIsTold,
+        Self::HigherVersion,
+        Self::Tombstones,
+        Self::DirtyBits,
+        Self::NotedBeforeWalk,
     ];
 
     /// Whether the rule is broken on this thread.

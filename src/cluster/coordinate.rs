@@ -23,6 +23,7 @@ use crate::wire::message::{ActingHint, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 
 use super::Cache;
+use super::breakage::Rule;
 use super::execute::{Awaited, Executed, stored_key, transfer_time};
 use super::quorum::Verdict;
 use super::replicate::{ToDrive, drive_all};
@@ -157,7 +158,7 @@ impl Cache {
             }
         }
         let (slot, proto) = (run.slot, proto_of(&run));
-        let repeatable = is_repeatable(row, &run.args.0);
+        let repeatable = is_repeatable(row, &run.args.0) || Rule::RepeatOnlyHarmless.is_broken();
         let request = Request::Run(run).encode();
         let deadline = self.shared.clock.now() + self.shared.patience(request.len());
         if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
@@ -316,6 +317,9 @@ impl Pursuit {
     }
 
     fn outcome_unknown(&self, why: &str) -> Bytes {
+        if Rule::UnknownIsTold.is_broken() {
+            return error_reply(self.proto, &errors::try_again(why));
+        }
         let metrics = &self.cache.shared.metrics.cluster;
         metrics.proxied_failed.increment(1);
         metrics.outcome_unknown.increment(1);

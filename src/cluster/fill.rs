@@ -120,8 +120,7 @@ impl Fills {
             return;
         };
         note(filling);
-        let ended = filling.cursor_ended || Rule::BothEndsOfFill.is_broken();
-        let (true, Some(as_of)) = (ended, filling.filled) else { return };
+        let (true, Some(as_of)) = (filling.cursor_ended, filling.filled) else { return };
         slots.remove(&slot);
         drop(slots);
         let header = shard.header_mut(slot);

@@ -18,7 +18,7 @@ pub(super) struct Missed {
 impl Missed {
     /// The peer missed something of a slot.
     pub(super) fn set(&mut self, slot: Slot) {
-        if !Rule::DirtyAtAll.is_broken() {
+        if !Rule::DirtyBits.is_broken() {
             self.dirty.insert(slot);
         }
     }
@@ -63,9 +63,6 @@ impl Missed {
     pub(super) fn end_compare(&mut self, begun: &SlotSet, left: &SlotSet) {
         self.comparing.subtract(begun);
         self.dirty.union_with(left);
-        if Rule::DirtyBeforeRead.is_broken() {
-            self.dirty.subtract(begun);
-        }
     }
 }
 

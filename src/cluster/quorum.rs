@@ -7,8 +7,6 @@ use tokio::sync::oneshot;
 use crate::tasks::lock;
 use crate::wire::message::Applied;
 
-use super::breakage::Rule;
-
 /// What came of waiting for a write's acknowledgements.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
@@ -52,10 +50,6 @@ impl Tally {
         state.waiting = state.waiting.saturating_sub(1);
         match applied {
             Applied::Complete | Applied::Superseded { same_origin: true } => {
-                let counts = if Rule::AcksOnce.is_broken() { 2 } else { 1 };
-                state.needed = state.needed.saturating_sub(counts);
-            }
-            Applied::Incomplete if Rule::AcksOfComplete.is_broken() => {
                 state.needed = state.needed.saturating_sub(1);
             }
             Applied::Incomplete

@@ -99,7 +99,7 @@ impl PeerService {
         let ends = link.ends(&queues);
         Served::Later(Box::pin(async move {
             let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
-            if drained == Some(true) || Rule::ReleaseDrains.is_broken() {
+            if drained == Some(true) {
                 shared.drain_followers(&mut released, &queues).await;
                 return Response::Released(released).encode();
             }
@@ -241,7 +241,7 @@ impl Shared {
         let slot = item.slot;
         let mut shard = self.store.lock(slot);
         let header = shard.header_mut(slot);
-        if item.term < header.term && !Rule::TermCheck.is_broken() {
+        if item.term < header.term {
             let (term, acting) = (header.term, header.acting);
             drop(shard);
             let me = self.options.me;

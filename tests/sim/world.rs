@@ -151,7 +151,7 @@ impl World {
             .rng_seed(self.seed)
             .tick_duration(TICK)
             .min_message_latency(Duration::from_micros(100))
-            .max_message_latency(Duration::from_millis(4))
+            .max_message_latency(Duration::from_millis(if self.seed % 3 == 2 { 30 } else { 4 }))
             .simulation_duration(Duration::from_mins(10))
             .udp_capacity(4096)
             .tcp_capacity(4096)
