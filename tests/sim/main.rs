@@ -1,9 +1,9 @@
 //! Whole clusters of the real node on a simulated network and clock, by seed.
 //!
 //! A run is a world of three nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies of
-//! each slot, six clients that write to few slots and keep a history of what they were told, and faults drawn from the
-//! seed: crashes with a restart without data, restarts in good order, nodes that are cut off, do not
-//! hear or are not heard, stand still, or lag. What must hold:
+//! each slot, six clients that write to few slots and keep a history of what they were told, and
+//! faults drawn from the seed: crashes with a restart without data, restarts in good order, nodes
+//! that are cut off, do not hear or are not heard, stand still, or lag. What must hold:
 //!
 //! - no acknowledged write is lost, and none that was certainly not executed is found (`story`);
 //! - after each fault all nodes agree on one placement, every slot is acted for once, is complete
@@ -115,7 +115,6 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
 
 /// What the simulation is worth: each rule is broken in turn, and some seed must notice.
 #[test]
-#[expect(clippy::print_stdout, reason = "what was found is shown with --nocapture")]
 fn a_broken_rule_is_found() {
     log::start();
     let found = |rule: Rule| {
