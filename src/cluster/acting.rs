@@ -36,13 +36,14 @@ impl Shared {
         })
     }
 
-    /// This node acts for the slot from now on, under a new term. It must be complete for it.
+    /// This node acts for the slot from now on, under a new term. It must be complete for it, and
+    /// not fenced.
     pub(super) fn take(&self, slot: Slot) {
         let me = self.options.me;
         {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
-            if !header.complete || header.acting {
+            if !header.complete || header.acting || self.fenced().is_some() {
                 return;
             }
             header.term = header.term.max(header.above).next(me.tag());
@@ -75,6 +76,9 @@ impl Shared {
         let hollow = {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
+            if self.fenced().is_some() {
+                return;
+            }
             header.complete = true;
             let hollow = some_are_dead && header.keys() + header.tombstones() == 0;
             if hollow {

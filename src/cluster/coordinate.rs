@@ -235,7 +235,7 @@ impl Cache {
     }
 }
 
-fn proto_of(run: &Run<'_>) -> Proto {
+pub(super) const fn proto_of(run: &Run<'_>) -> Proto {
     if run.resp3 { Proto::Resp3 } else { Proto::Resp2 }
 }
 

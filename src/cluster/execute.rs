@@ -9,13 +9,14 @@ use smallvec::SmallVec;
 use crate::command::{self, EntryView, Keyspace, Row};
 use crate::config::AcksShortfall;
 use crate::limits::{LANE_PAYLOAD_MAX, TRANSFER_RATE_MIN};
-use crate::resp::{Encoder, Proto, errors};
+use crate::resp::{Encoder, errors};
 use crate::store::Shard;
 use crate::types::{BodyRef, Db, RecordRef, Slot, Term, Version, WallMillis};
 use crate::wire::message::{ActingHint, Run};
 use crate::wire::replication::{Happened, Item};
 
 use super::breakage::Rule;
+use super::coordinate::proto_of;
 use super::quorum::{Decision, Tally};
 use super::replicate::{Group, Link, Outgoing, ToDrive};
 use super::room::{Evictions, room_for};
@@ -81,7 +82,7 @@ impl Shared {
         to_drive: &mut ToDrive,
     ) -> Executed {
         let view = self.view.load();
-        let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
+        let proto = proto_of(run);
         if row.is_write()
             && let Some(refusal) = self.refusal(&view, run.slot)
         {

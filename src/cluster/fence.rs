@@ -50,13 +50,19 @@ impl fmt::Display for FenceReason {
 /// Whether the node is fenced, and when it last ticked.
 #[derive(Debug)]
 pub(super) struct Fence {
-    reason: Mutex<Option<FenceReason>>,
-    /// Fences so far; a question asked before the last one lifts nothing.
-    count: AtomicU64,
+    state: Mutex<State>,
     /// Milliseconds of the monotonic clock.
     last_tick: AtomicU64,
     /// This node's generation when it was last sure of its place.
     settled: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// Why the node is fenced, if it is.
+    reason: Option<FenceReason>,
+    /// Fences so far; a question asked before the last one lifts nothing.
+    count: u64,
 }
 
 fn millis(now: Instant) -> u64 {
@@ -67,8 +73,7 @@ impl Fence {
     /// A node that ticks from `now` on.
     pub(super) fn new(now: Instant, generation: Generation) -> Self {
         Self {
-            reason: Mutex::default(),
-            count: AtomicU64::new(0),
+            state: Mutex::default(),
             last_tick: AtomicU64::new(millis(now)),
             settled: AtomicU64::new(generation.0),
         }
@@ -76,14 +81,30 @@ impl Fence {
 
     /// How many fences there were.
     pub(super) fn count(&self) -> u64 {
-        self.count.load(Ordering::SeqCst)
+        lock(&self.state).count
+    }
+
+    fn set(&self, why: FenceReason) {
+        let mut state = lock(&self.state);
+        state.reason = Some(why);
+        state.count += 1;
+    }
+
+    /// Ends the fence of that number; `false` if there was another meanwhile.
+    fn lift(&self, count: u64) -> bool {
+        let mut state = lock(&self.state);
+        let is_last = state.count == count;
+        if is_last {
+            state.reason = None;
+        }
+        is_last
     }
 }
 
 impl Shared {
     /// Why this node is fenced; `None` if it is not.
     pub fn fenced(&self) -> Option<FenceReason> {
-        *lock(&self.fence.reason)
+        lock(&self.fence.state).reason
     }
 
     /// Called before a batch of commands or requests is executed, and by a timer: a node whose last
@@ -108,6 +129,8 @@ impl Shared {
         if Rule::Fence.is_broken() {
             return;
         }
+        // Before the bits are dropped: whoever takes one after that, under the shard lock, sees it.
+        self.fence.set(why);
         self.yields.give_up(&SlotSet::full());
         let mut dropped = 0;
         for index in 0..self.store.shards() {
@@ -123,9 +146,6 @@ impl Shared {
                 self.hints.clear_if(slot, self.options.me);
             }
         }
-        self.fence.count.fetch_add(1, Ordering::SeqCst);
-        *lock(&self.fence.reason) = Some(why);
-        self.fences.fetch_add(1, Ordering::Relaxed);
         self.metrics.cluster.fences.increment(1);
         self.holdings.changed();
         tracing::warn!(reason = %why, slots = dropped, "fenced: acting bits dropped");
@@ -145,6 +165,7 @@ impl Shared {
     /// Remembers who lost its place on the ring.
     pub(super) fn note_removed(&self, table: &MemberTable) {
         let mut removed = lock(&self.removed);
+        removed.retain(|node, _| table.get(*node).is_some());
         for member in table.members.iter().filter(|member| member.removed) {
             let known = removed.entry(member.identity.node).or_default();
             *known = (*known).max(member.identity.generation);
@@ -241,10 +262,12 @@ impl Cache {
         let doubted = if removed_by * 2 > others.len() { shared.doubt_copies() } else { 0 };
         let lost = slots.iter().zip(known).filter(|(slot, terms)| shared.judge(*slot, terms));
         let lost = lost.count();
+        if !shared.fence.lift(count) {
+            return false;
+        }
         if let Some(own) = view.table.get(view.me) {
             shared.fence.settled.store(own.identity.generation.0, Ordering::SeqCst);
         }
-        *lock(&shared.fence.reason) = None;
         shared.holdings.changed();
         tracing::info!(slots = slots.len(), lost, doubted, "fence lifted");
         true

@@ -139,7 +139,6 @@ pub struct Shared {
     asking: Mutex<SlotSet>,
     yields: Yields,
     fence: Fence,
-    fences: AtomicUsize,
     /// Members that this node took off the ring, with the generation that lost its place.
     removed: Mutex<BTreeMap<NodeId, Generation>>,
     /// Told whenever a new view is published.
@@ -194,7 +193,6 @@ impl Shared {
             asking: Mutex::default(),
             yields: Yields::new(),
             fence,
-            fences: AtomicUsize::new(0),
             removed: Mutex::default(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),

@@ -59,7 +59,8 @@ impl Cache {
         let shared = &self.shared;
         let (began, fences) = (shared.yields.moment(), shared.fence.count());
         let silent = self.judge_doubted(view).await;
-        self.hear_holdings(view, &silent).await;
+        let orphans = shared.takeable(view, silent.iter().copied());
+        self.hear_holdings(view, &silent, &orphans).await;
         let is_old =
             shared.fence.count() != fences || !Arc::ptr_eq(&self.view().table, &view.table);
         if is_old {
@@ -79,7 +80,7 @@ impl Cache {
             filled: &shared.filled_slots(),
         });
         plan.takes = plan.takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
-        self.settle_alone(&plan, view, &silent);
+        self.settle_alone(&plan, view, &orphans);
         for (donor, slots) in plan.fills.clone() {
             tracing::info!(node = %donor, slots = slots.len(), "fill started");
             let cache = self.clone();
@@ -99,7 +100,7 @@ impl Cache {
     }
 
     /// What needs no other node: takes, promotions, drops.
-    fn settle_alone(&self, plan: &Plan, view: &View, silent: &BTreeSet<NodeId>) {
+    fn settle_alone(&self, plan: &Plan, view: &View, orphans: &SlotSet) {
         let shared = &self.shared;
         for slot in plan.promotes.iter() {
             shared.promote(view, slot);
@@ -112,7 +113,6 @@ impl Cache {
         }
         if !plan.takes.is_empty() {
             let slots = plan.takes.len();
-            let orphans = shared.takeable(view, silent.iter().copied());
             let deputy = plan.takes.iter().filter(|slot| orphans.contains(*slot)).count();
             plan.takes.iter().for_each(|slot| shared.take_free(view, slot));
             shared.taken_over.fetch_add(slots, Ordering::Relaxed);
@@ -126,11 +126,10 @@ impl Cache {
         }
     }
 
-    /// Asks everyone who is not silent what they hold; who does not answer in time keeps its last
-    /// word.
-    async fn hear_holdings(&self, view: &View, silent: &BTreeSet<NodeId>) {
+    /// Asks everyone who is not silent what they hold, and tells them which slots this node may take
+    /// over; who does not answer in time keeps its last word.
+    async fn hear_holdings(&self, view: &View, silent: &BTreeSet<NodeId>, taking: &SlotSet) {
         let shared = &self.shared;
-        let taking = shared.takeable(view, silent.iter().copied());
         let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         shared.holdings.begin_round(&present);
         let calls: Vec<_> = present

@@ -29,7 +29,7 @@ pub struct MoveCounts {
     /// Slots that were filled.
     pub filled: usize,
     /// How often the node was fenced.
-    pub fences: usize,
+    pub fences: u64,
 }
 
 /// How many slots this node has to do with.
@@ -147,7 +147,7 @@ impl Shared {
         MoveCounts {
             taken_over: self.taken_over.load(Ordering::Relaxed),
             filled: self.filled.load(Ordering::Relaxed),
-            fences: self.fences.load(Ordering::Relaxed),
+            fences: self.fence.count(),
         }
     }
 

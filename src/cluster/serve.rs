@@ -14,6 +14,7 @@ use crate::wire::raw::{Args, Raw};
 use crate::wire::replication::{self, Happened, Item};
 
 use super::breakage::Rule;
+use super::coordinate::proto_of;
 use super::execute::Executed;
 use super::{Cache, MemberPort, Shared};
 
@@ -42,26 +43,16 @@ impl PeerService {
         let mut out = Vec::with_capacity(64);
         let wall = self.cache.shared.clock.wall();
         match self.cache.run_here(row, run, wall, &mut out) {
-            Executed::Done => now(&Response::Reply(Raw(&out))),
             Executed::NotActing(_) if run.stand_in && row.is_write() => {
                 self.run_as_deputy(row, run, budget)
             }
-            Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
-            Executed::Waiting(awaited) => {
-                let cache = self.cache.clone();
-                let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
-                Served::Later(Box::pin(async move {
-                    let reply = cache.acknowledged(awaited, out.into(), proto).await;
-                    Response::Reply(Raw(&reply)).encode()
-                }))
-            }
+            executed => answer(&self.cache, executed, out, proto_of(run)),
         }
     }
 
     /// Waits whether this node is to act for the slot, and executes the operation if so.
     fn run_as_deputy(&self, row: &'static Row, run: &Run<'_>, budget: Duration) -> Served {
-        let (cache, slot) = (self.cache.clone(), run.slot);
-        let proto = if run.resp3 { Proto::Resp3 } else { Proto::Resp2 };
+        let (cache, slot, proto) = (self.cache.clone(), run.slot, proto_of(run));
         let request = Request::Run(run.clone()).encode();
         let deadline = cache.shared.clock.now() + budget;
         Served::Later(Box::pin(async move {
@@ -74,13 +65,11 @@ impl PeerService {
                 return Response::NotOwner(None).encode();
             }
             let (mut out, wall) = (Vec::with_capacity(64), cache.shared.clock.wall());
-            match cache.run_here(row, &run, wall, &mut out) {
-                Executed::Done => Response::Reply(Raw(&out)).encode(),
-                Executed::NotActing(hint) => Response::NotOwner(hint).encode(),
-                Executed::Waiting(awaited) => {
-                    let reply = cache.acknowledged(awaited, out.into(), proto).await;
-                    Response::Reply(Raw(&reply)).encode()
-                }
+            let executed = cache.run_here(row, &run, wall, &mut out);
+            drop(run);
+            match answer(&cache, executed, out, proto) {
+                Served::Now(answer) => answer,
+                Served::Later(answer) => answer.await,
             }
         }))
     }
@@ -116,6 +105,21 @@ impl PeerService {
         let names = Args(page.names.iter().map(|name| &**name).collect());
         let (next, not_acting) = (page.next, page.not_acting);
         now(&Response::Keys(crate::wire::message::KeysPage { names, next, not_acting }))
+    }
+}
+
+/// What the asker is told of an operation, once its acknowledgements are there.
+fn answer(cache: &Cache, executed: Executed, out: Vec<u8>, proto: Proto) -> Served {
+    match executed {
+        Executed::Done => now(&Response::Reply(Raw(&out))),
+        Executed::NotActing(hint) => now(&Response::NotOwner(hint)),
+        Executed::Waiting(awaited) => {
+            let cache = cache.clone();
+            Served::Later(Box::pin(async move {
+                let reply = cache.acknowledged(awaited, out.into(), proto).await;
+                Response::Reply(Raw(&reply)).encode()
+            }))
+        }
     }
 }
 

@@ -61,7 +61,7 @@ pub(crate) struct Outcome {
     /// Slots that were filled, over all nodes.
     pub(crate) filled: usize,
     /// How often nodes were fenced.
-    pub(crate) fences: usize,
+    pub(crate) fences: u64,
     /// What happened, in simulated milliseconds.
     pub(crate) history: Vec<(u64, String)>,
 }
@@ -92,7 +92,7 @@ struct Stage {
     satisfied: usize,
     taken_over: usize,
     filled: usize,
-    fences: usize,
+    fences: u64,
     history: Vec<(u64, String)>,
 }
 
