@@ -12,24 +12,26 @@ use tokio::time::timeout;
 /// The longest that the client waits for one reply: more than the budget of a command.
 const PATIENCE: Duration = Duration::from_secs(4);
 
-/// A connection that is made anew after an error.
+/// A connection to one of several nodes: after an error the next one is tried.
 pub(crate) struct Client {
-    address: SocketAddr,
+    addresses: Vec<SocketAddr>,
     stream: Option<TcpStream>,
 }
 
 impl Client {
-    /// A client of the node at `address`; it connects with its first command.
-    pub(crate) const fn new(address: SocketAddr) -> Self {
-        Self { address, stream: None }
+    /// A client of the nodes at `addresses`; it connects with its first command.
+    pub(crate) const fn new(addresses: Vec<SocketAddr>) -> Self {
+        Self { addresses, stream: None }
     }
 
-    /// Runs a command. After an error it is not known whether it was executed.
+    /// Runs a command. After an error it is not known whether it was executed, unless the
+    /// connection was refused.
     pub(crate) async fn run(&mut self, args: &[&str]) -> io::Result<Reply> {
         let done = timeout(PATIENCE, self.exchange(args)).await;
         let reply = done.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
         if reply.is_err() {
             self.stream = None;
+            self.addresses.rotate_left(1);
         }
         reply
     }
@@ -37,7 +39,7 @@ impl Client {
     async fn exchange(&mut self, args: &[&str]) -> io::Result<Reply> {
         let stream = match &mut self.stream {
             Some(stream) => stream,
-            none => none.insert(Net::Simulated.connect_tcp(self.address).await?),
+            none => none.insert(Net::Simulated.connect_tcp(self.addresses[0]).await?),
         };
         let bulks: Vec<String> =
             args.iter().map(|arg| format!("${}\r\n{arg}\r\n", arg.len())).collect();

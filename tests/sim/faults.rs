@@ -1,22 +1,32 @@
 //! What goes wrong in a world, drawn from its seed.
 
+use std::collections::BTreeSet;
+
 use chickadee::config::AcksShortfall;
-use rand::RngExt;
+use chickadee::net::simulated::{Fate, set_hook};
 use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 use turmoil::Sim;
 
-/// Something that goes wrong with one node for a while.
+/// Nodes that are there from the beginning.
+pub(crate) const FIRST_NODES: usize = 3;
+/// Nodes that may be there.
+pub(crate) const NODES: usize = FIRST_NODES + 1;
+
+/// Something that befalls one node for a while.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Fault {
     /// What.
     pub(crate) kind: Kind,
     /// The node that it befalls.
     pub(crate) node: usize,
+    /// When it begins, in simulated milliseconds of its trouble.
+    pub(crate) after: u64,
     /// How long it lasts, in simulated milliseconds.
     pub(crate) lasts: u64,
 }
 
-/// What goes wrong.
+/// What happens to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The node dies and comes back with its node file and without its data.
@@ -25,6 +35,8 @@ pub(crate) enum Kind {
     Restart,
     /// The node is cut off from the others; clients still reach it.
     Cut,
+    /// Cut off and reached again, second by second.
+    Flap,
     /// The others hear the node, and it does not hear them; or the other way round.
     OneWay {
         /// Whether it is the node that is not heard.
@@ -35,55 +47,122 @@ pub(crate) enum Kind {
     Stall,
     /// Again and again, what the nodes send each other is held up for a quarter of a second.
     Lag,
+    /// Datagrams of all nodes are lost and doubled.
+    Noise,
+    /// The node joins.
+    Join,
+    /// The node leaves for good.
+    Leave,
 }
 
-/// The faults of a world in their order: each comes some time after the world has settled.
+impl Kind {
+    /// Whether everybody who is there hears the others all the time.
+    const fn is_whole(self) -> bool {
+        matches!(self, Self::Crash | Self::Restart | Self::Join | Self::Leave)
+    }
+}
+
+/// Faults that overlap, some time after the world has settled.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    /// Quiet milliseconds before it.
+    pub(crate) quiet: u64,
+    /// What happens. Only one of them takes a node away.
+    pub(crate) faults: Vec<Fault>,
+}
+
+/// The troubles of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
     /// What a write is told that too few copies have.
     pub(crate) shortfall: AcksShortfall,
     /// Whether the place of a dead node is given away before it is back.
     pub(crate) short_grace: bool,
-    /// Quiet milliseconds, then the fault.
-    pub(crate) faults: Vec<(u64, Fault)>,
+    /// Whether nodes have weights and zones.
+    pub(crate) lopsided: bool,
+    /// In their order: each comes some time after the world has settled.
+    pub(crate) troubles: Vec<Trouble>,
 }
 
 impl Script {
-    /// The script of a world of `nodes` nodes.
-    pub(crate) fn draw(rng: &mut StdRng, nodes: usize) -> Self {
+    /// The script of a world.
+    pub(crate) fn draw(rng: &mut StdRng) -> Self {
         let shortfall =
             if rng.random_bool(0.5) { AcksShortfall::Error } else { AcksShortfall::Accept };
-        let mild =
-            |rng: &mut StdRng| if rng.random_bool(0.6) { Kind::Crash } else { Kind::Restart };
-        let harsh = |rng: &mut StdRng| match rng.random_range(0..10) {
-            0..3 => Kind::Cut,
-            3..5 => Kind::OneWay { mute: rng.random_bool(0.5) },
-            5..8 => Kind::Stall,
-            _ => Kind::Lag,
+        let mut harshness = match shortfall {
+            AcksShortfall::Accept => [false, false],
+            AcksShortfall::Error => [false, true],
         };
-        let kinds = match shortfall {
-            AcksShortfall::Accept => [mild(rng), mild(rng)],
-            AcksShortfall::Error => [mild(rng), harsh(rng)],
-        };
-        let mut faults = kinds.map(|kind| Fault {
-            kind,
-            node: rng.random_range(0..nodes),
-            lasts: rng.random_range(300..9_000),
-        });
         if rng.random_bool(0.5) {
-            faults.reverse();
+            harshness.reverse();
         }
-        let faults =
-            faults.into_iter().map(|fault| (rng.random_range(1_000..4_000), fault)).collect();
-        Self { shortfall, short_grace: rng.random_bool(0.5), faults }
+        let mut there: BTreeSet<usize> = (0..FIRST_NODES).collect();
+        let troubles = harshness.map(|harsh| Trouble::draw(rng, harsh, &mut there)).to_vec();
+        let (short_grace, lopsided) = (rng.random_bool(0.5), rng.random_bool(0.25));
+        Self { shortfall, short_grace, lopsided, troubles }
+    }
+
+    /// All faults.
+    pub(crate) fn faults(&self) -> impl Iterator<Item = &Fault> {
+        self.troubles.iter().flat_map(|trouble| &trouble.faults)
     }
 
     /// Whether every acknowledgement is given by one side only: everybody who is there hears the
     /// others.
     pub(crate) fn is_whole(&self) -> bool {
-        let whole = |kind| matches!(kind, Kind::Crash | Kind::Restart);
-        self.faults.iter().all(|(_, fault)| whole(fault.kind))
+        self.faults().all(|fault| fault.kind.is_whole())
     }
+}
+
+impl Trouble {
+    fn draw(rng: &mut StdRng, harsh: bool, there: &mut BTreeSet<usize>) -> Self {
+        let kind = if harsh { harsh_kind(rng) } else { mild_kind(rng) };
+        let node = any_of(rng, there);
+        let lasts = rng.random_range(300..9_000);
+        let mut main = Fault { kind, node, after: 0, lasts };
+        let mut faults = Vec::new();
+        if rng.random_bool(0.4) {
+            let absent = (0..NODES).find(|node| !there.contains(node));
+            let (kind, node) = match absent {
+                Some(absent) => (Kind::Join, absent),
+                None => (Kind::Leave, any_of(rng, &without(there, main.node))),
+            };
+            main.after = rng.random_range(0..1_500);
+            let after = rng.random_range(0..main.after + main.lasts);
+            faults.push(Fault { kind, node, after, lasts: 0 });
+            if !there.remove(&node) {
+                there.insert(node);
+            }
+        }
+        if faults.is_empty() || rng.random_bool(0.7) {
+            faults.push(main);
+        }
+        Self { quiet: rng.random_range(1_000..4_000), faults }
+    }
+}
+
+fn mild_kind(rng: &mut StdRng) -> Kind {
+    if rng.random_bool(0.6) { Kind::Crash } else { Kind::Restart }
+}
+
+fn harsh_kind(rng: &mut StdRng) -> Kind {
+    match rng.random_range(0..12) {
+        0..3 => Kind::Cut,
+        3..5 => Kind::OneWay { mute: rng.random_bool(0.5) },
+        5..8 => Kind::Stall,
+        8..10 => Kind::Lag,
+        10 => Kind::Flap,
+        _ => Kind::Noise,
+    }
+}
+
+fn any_of(rng: &mut StdRng, nodes: &BTreeSet<usize>) -> usize {
+    let chosen = rng.random_range(0..nodes.len());
+    nodes.iter().copied().nth(chosen).expect("one of them")
+}
+
+fn without(nodes: &BTreeSet<usize>, one: usize) -> BTreeSet<usize> {
+    nodes.iter().copied().filter(|node| *node != one).collect()
 }
 
 /// The names of those who are there.
@@ -106,7 +185,9 @@ impl Fault {
         let own = names.nodes[self.node].as_str();
         match self.kind {
             Kind::Crash => sim.crash(own),
-            Kind::Cut => self.others(names).for_each(|other| sim.partition(own, other)),
+            Kind::Cut | Kind::Flap => {
+                self.others(names).for_each(|other| sim.partition(own, other));
+            }
             Kind::OneWay { mute: true } => {
                 self.others(names).for_each(|other| sim.partition_oneway(own, other));
             }
@@ -117,18 +198,29 @@ impl Fault {
                 let clients = names.clients.iter().map(String::as_str);
                 self.others(names).chain(clients).for_each(|other| sim.hold(own, other));
             }
-            Kind::Lag | Kind::Restart => {}
+            Kind::Noise => disturb(self.lasts),
+            Kind::Join => sim.bounce(own),
+            Kind::Lag | Kind::Restart | Kind::Leave => {}
         }
     }
 
-    /// Goes on with it: called every tenth of a second.
-    pub(crate) fn go_on(&self, sim: &mut Sim<'_>, names: &Names, now: u64) {
-        if self.kind == Kind::Lag {
-            let own = names.nodes[self.node].as_str();
-            let held = now / 100 % 5 < 2;
-            self.others(names).for_each(|other| {
-                if held { sim.hold(own, other) } else { sim.release(own, other) }
-            });
+    /// Goes on with it: called every tenth of a second, with the time since it began.
+    pub(crate) fn go_on(&self, sim: &mut Sim<'_>, names: &Names, since: u64) {
+        let own = names.nodes[self.node].as_str();
+        match self.kind {
+            Kind::Lag => {
+                let held = since / 100 % 5 < 2;
+                self.others(names).for_each(|other| {
+                    if held { sim.hold(own, other) } else { sim.release(own, other) }
+                });
+            }
+            Kind::Flap => {
+                let cut = since / 1_000 % 2 == 0;
+                self.others(names).for_each(|other| {
+                    if cut { sim.partition(own, other) } else { sim.repair(own, other) }
+                });
+            }
+            _ => {}
         }
     }
 
@@ -137,7 +229,7 @@ impl Fault {
         let own = names.nodes[self.node].as_str();
         match self.kind {
             Kind::Crash | Kind::Restart => sim.bounce(own),
-            Kind::Cut => self.others(names).for_each(|other| sim.repair(own, other)),
+            Kind::Cut | Kind::Flap => self.others(names).for_each(|other| sim.repair(own, other)),
             Kind::OneWay { mute: true } => {
                 self.others(names).for_each(|other| sim.repair_oneway(own, other));
             }
@@ -148,6 +240,18 @@ impl Fault {
                 let clients = names.clients.iter().map(String::as_str);
                 self.others(names).chain(clients).for_each(|other| sim.release(own, other));
             }
+            Kind::Noise => set_hook(None),
+            Kind::Join | Kind::Leave => {}
         }
     }
+}
+
+/// One datagram in ten is lost, one in twenty doubled.
+fn disturb(seed: u64) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    set_hook(Some(Box::new(move |_, _| match rng.random_range(0..20) {
+        0 | 1 => Fate::Drop,
+        2 => Fate::Duplicate,
+        _ => Fate::Deliver,
+    })));
 }

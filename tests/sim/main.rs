@@ -1,18 +1,20 @@
 //! Whole clusters of the real node on a simulated network and clock, by seed.
 //!
-//! A run is a world of three nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies of
-//! each slot, six clients that write to few slots and keep a history of what they were told, and
-//! faults drawn from the seed: crashes with a restart without data, restarts in good order, nodes
-//! that are cut off, do not hear or are not heard, stand still, or lag. What must hold:
+//! A run is a world of three or four nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies
+//! of each slot, six clients that write to few slots and keep a history of what they were told, and
+//! troubles drawn from the seed: crashes with a restart without data, restarts in good order, nodes
+//! that are cut off, do not hear or are not heard, stand still, or lag, lost and doubled datagrams;
+//! and beside them nodes that join or leave. What must hold:
 //!
-//! - no acknowledged write is lost, and none that was certainly not executed is found (`story`);
-//! - after each fault all nodes agree on one placement, every slot is acted for once, is complete
+//! - no acknowledged write is lost, nothing is granted twice, and nothing is found that was certainly
+//!   not executed (`story`);
+//! - after each trouble all nodes agree on one placement, every slot is acted for once, is complete
 //!   where it belongs, and its copies are equal, within [`SETTLING_MAX`] (`world`);
 //! - as long as all that run hear each other no slot is ever acted for twice.
 //!
 //! Every acknowledgement stands for two copies where `acks_shortfall` is `error`. Where it is
 //! `accept`, one copy is enough while the other holder is away, which a cut may lose: those worlds
-//! have crashes and restarts only, one at a time.
+//! have crashes, restarts, joins and leaves only.
 //!
 //! A failing run prints its seed, and the seed alone repeats it: `CHICKADEE_SEED=17 cargo test
 //! --all-features --test sim`. `CHICKADEE_SEEDS=5000` runs more of them, `CHICKADEE_LOG=debug` shows
@@ -21,6 +23,7 @@
 #![expect(clippy::panic, reason = "a world whose promise was broken has failed")]
 
 mod client;
+mod entropy;
 mod faults;
 mod log;
 mod story;
@@ -84,7 +87,11 @@ fn run_on_thread(
     world: impl FnOnce(u64) -> Outcome + Send + 'static,
 ) -> Option<Outcome> {
     let thread = std::thread::Builder::new().name(format!("seed {seed}"));
-    let run = thread.spawn(move || world(seed)).expect("a thread can be started");
+    let run = thread.spawn(move || {
+        entropy::seed(seed);
+        world(seed)
+    });
+    let run = run.expect("a thread can be started");
     run.join().ok()
 }
 
@@ -106,6 +113,7 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
     assert!(had(|kind| kind == Kind::Crash), "nodes crashed");
     assert!(had(|kind| kind == Kind::Restart), "nodes were started again");
     assert!(had(|kind| matches!(kind, Kind::Cut | Kind::OneWay { .. })), "nodes were cut off");
+    assert!(had(|kind| kind == Kind::Join), "nodes joined");
     assert!(had(|kind| matches!(kind, Kind::Stall | Kind::Lag)), "nodes stood still");
     assert!(outcomes.iter().any(|outcome| outcome.fences > 0), "nodes were fenced");
     assert!(outcomes.iter().any(|outcome| outcome.taken_over > 0), "slots were taken over");

@@ -1,9 +1,10 @@
 //! What a client was told, and what it must therefore find in the end.
 //!
 //! A client's keys are its own and it does one thing at a time, so that its story has one order: a
-//! key holds what was acknowledged last, or one of the writes of unknown outcome since then.
+//! key holds what was acknowledged last, or one of the writes of unknown outcome since then. Claims
+//! (`SET NX`) are for all clients: nobody may be granted what another was granted.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use chickadee::resp::Reply;
@@ -12,6 +13,8 @@ use rand::rngs::StdRng;
 
 /// Hash tags of all keys: so few slots that each is written to all the time, whatever happens to it.
 const TAGS: u64 = 24;
+/// How often clients try to have each claim.
+const TRIES: u64 = 8;
 
 /// A command that changes a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +25,8 @@ pub(crate) enum Act {
     Delete(String),
     /// `INCR key`.
     Increment(String),
+    /// `SET key client NX`.
+    Claim(String, String),
 }
 
 /// What became of a command, by the word of the node that was asked.
@@ -29,6 +34,8 @@ pub(crate) enum Act {
 pub(crate) enum Told {
     /// Executed; the number is an `INCR`'s.
     Done(i64),
+    /// Executed, and it changed nothing: somebody else has the claim.
+    Refused,
     /// Certainly not executed.
     NotExecuted,
     /// Perhaps executed.
@@ -69,6 +76,41 @@ struct Counter {
     unknown: i64,
 }
 
+/// What all clients claimed.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    tried: u64,
+    granted: BTreeMap<String, BTreeSet<String>>,
+}
+
+impl Claims {
+    /// The next thing to claim.
+    pub(crate) fn next_key(&mut self) -> String {
+        let number = self.tried / TRIES;
+        self.tried += 1;
+        format!("claim:{{{}}}:{number}", number % TAGS)
+    }
+
+    /// Notes what became of a claim; panics where two were granted the same.
+    pub(crate) fn note(&mut self, act: &Act, told: Told) {
+        let (Act::Claim(key, by), Told::Done(_)) = (act, told) else { return };
+        let granted = self.granted.entry(key.clone()).or_default();
+        granted.insert(by.clone());
+        assert!(granted.len() == 1, "{key} was granted to {granted:?}");
+    }
+
+    /// Everything that was granted.
+    pub(crate) fn keys(&self) -> Vec<String> {
+        self.granted.keys().cloned().collect()
+    }
+
+    /// Panics where a claim is not held by whom it was granted to.
+    pub(crate) fn check(&self, key: &str, found: Option<&str>) {
+        let Some(granted) = self.granted.get(key) else { return };
+        assert!(found.is_some_and(|by| granted.contains(by)), "{key} is {found:?}, not {granted:?}");
+    }
+}
+
 /// The story of one client.
 #[derive(Debug, Default)]
 pub(crate) struct Story {
@@ -87,8 +129,8 @@ impl Story {
     }
 
     /// The next thing to do: keys that are written once, some that are written and deleted again
-    /// and again, and counters.
-    pub(crate) fn next_act(&mut self, rng: &mut StdRng) -> Act {
+    /// and again, counters, and claims.
+    pub(crate) fn next_act(&mut self, rng: &mut StdRng, claims: &mut Claims) -> Act {
         let (client, number) = (self.client, self.number);
         self.number += 1;
         match rng.random_range(0..100) {
@@ -98,6 +140,7 @@ impl Story {
             }
             25..55 => Act::Set(self.often(rng), format!("value:{number}")),
             55..65 => Act::Delete(self.often(rng)),
+            65..75 => Act::Claim(claims.next_key(), format!("c{client}")),
             _ => {
                 let tag = rng.random_range(0..TAGS);
                 Act::Increment(format!("counter:{{{tag}}}:{client}"))
@@ -113,7 +156,7 @@ impl Story {
     /// Notes what became of an act; panics where a counter's number is impossible.
     pub(crate) fn note(&mut self, act: &Act, told: Told) {
         match told {
-            Told::Done(_) => self.counts.acknowledged += 1,
+            Told::Done(_) | Told::Refused => self.counts.acknowledged += 1,
             Told::NotExecuted => self.counts.not_executed += 1,
             Told::Unknown => self.counts.unknown += 1,
         }
@@ -127,10 +170,11 @@ impl Story {
                         counter.acknowledged += 1;
                         counter.check(key, number);
                     }
-                    Told::NotExecuted => {}
+                    Told::NotExecuted | Told::Refused => {}
                     Told::Unknown => counter.unknown += 1,
                 }
             }
+            Act::Claim(..) => {}
         }
     }
 
@@ -141,7 +185,7 @@ impl Story {
             .or_insert(Value { acknowledged: None, since: Vec::new() });
         match told {
             Told::Done(_) => *known = Value { acknowledged: value, since: Vec::new() },
-            Told::NotExecuted => {}
+            Told::NotExecuted | Told::Refused => {}
             Told::Unknown => known.since.push(value),
         }
     }
@@ -181,6 +225,7 @@ impl Act {
             Self::Set(key, value) => vec!["SET", key, value],
             Self::Delete(key) => vec!["DEL", key],
             Self::Increment(key) => vec!["INCR", key],
+            Self::Claim(key, by) => vec!["SET", key, by, "NX"],
         }
     }
 }
@@ -191,6 +236,7 @@ impl Told {
         match reply {
             Ok(Reply::Integer(number)) => Self::Done(*number),
             Ok(Reply::Simple(_)) => Self::Done(0),
+            Ok(Reply::Null) => Self::Refused,
             Ok(other) => {
                 let text = other.as_error().unwrap_or_default();
                 let prefix = text.split(' ').next().unwrap_or_default();
@@ -200,6 +246,7 @@ impl Told {
                     _ => panic!("unexpected reply {other:?}"),
                 }
             }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Self::NotExecuted,
             Err(_) => Self::Unknown,
         }
     }

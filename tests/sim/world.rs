@@ -1,6 +1,6 @@
-//! Three nodes, three clients and faults, in one simulated world.
+//! Three nodes and a fourth that comes and goes, clients and troubles, in one simulated world.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -14,20 +14,19 @@ use chickadee::node::{Node, Seams};
 use chickadee::persist::MemoryStorage;
 use chickadee::resp::Reply;
 use chickadee::rng::Randomness;
-use chickadee::types::{SLOTS, Slot, WallMillis};
+use chickadee::types::{SLOTS, Slot, WallMillis, Weight};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use tokio::sync::Notify;
 use turmoil::Sim;
 
 use super::client::Client;
-use super::faults::{Fault, Kind, Names, Script};
-use super::story::{Counts, Story, Told};
+use super::faults::{FIRST_NODES, Fault, Kind, NODES, Names, Script, Trouble};
+use super::story::{Claims, Counts, Story, Told};
 
-const NODES: usize = 3;
 const COPIES: usize = 2;
-/// As many at each node.
-const CLIENTS: usize = 2 * NODES;
+/// As many at each of the first nodes.
+const CLIENTS: usize = 2 * FIRST_NODES;
 const CLIENT_PORT: u16 = 6379;
 const CLUSTER_PORT: u16 = 16_379;
 const PEER_PORT: u16 = 7401;
@@ -38,10 +37,14 @@ const EPOCH: WallMillis = WallMillis(1_795_219_200_000);
 const TICK: Duration = Duration::from_millis(2);
 /// How often the world is looked at, in milliseconds.
 const LOOK_EVERY: u64 = 100;
-/// The longest that the world may take to settle after a fault has ended.
+/// How often in a row everything must be found in order.
+const CALM_LOOKS: u32 = 5;
+/// The longest that the world may take to settle after a trouble has ended.
 pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(30);
 /// How long a command of unknown outcome may still be under way.
 const STRAGGLING: Duration = Duration::from_secs(3);
+/// The weight of a node that holds more than others.
+const HEAVY: Weight = Weight::new(2).expect("a weight");
 /// Keys that one `MGET` asks for.
 const KEYS_AT_ONCE: usize = 50;
 
@@ -83,10 +86,15 @@ impl fmt::Display for Outcome {
 struct Stage {
     /// The nodes that run now, as far as a check needs them.
     running: BTreeMap<usize, Arc<Shared>>,
+    /// The nodes that belong to the cluster.
+    wanted: BTreeSet<usize>,
     /// The clocks of their present lives, and how they are told to stop.
     lives: BTreeMap<usize, Life>,
     /// The clients are to stop writing and to check what they find.
     checking: bool,
+    /// Everything was found in order after the clients' last look.
+    over: bool,
+    claims: Claims,
     counts: Counts,
     /// Clients that found everything as it must be.
     satisfied: usize,
@@ -100,6 +108,7 @@ struct Stage {
 struct Life {
     clock: Arc<SimulatedClock>,
     stop: Arc<Notify>,
+    leave: Arc<Notify>,
 }
 
 type SharedStage = Arc<Mutex<Stage>>;
@@ -111,13 +120,23 @@ fn on(stage: &SharedStage) -> MutexGuard<'_, Stage> {
 /// What the world waits for.
 enum Moment {
     /// Everything comes to its place.
-    Settling { since: u64 },
-    /// The next fault.
-    Quiet { until: u64, fault: Fault },
-    /// The fault's end.
-    Broken { until: u64, fault: Fault },
+    Settling { since: u64, calm: u32 },
+    /// The next trouble.
+    Quiet { until: u64, trouble: Trouble },
+    /// The trouble's end.
+    Troubled { began: u64, faults: Vec<(Fault, Course)> },
     /// The clients' last look.
     Checking,
+    /// Everything is in its place once more.
+    Ending { since: u64 },
+}
+
+/// How far a fault has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Course {
+    Coming,
+    Here,
+    Over,
 }
 
 /// A world made from a seed.
@@ -132,11 +151,12 @@ pub(crate) struct World {
 impl World {
     /// The world of a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        let script = Script::draw(&mut StdRng::seed_from_u64(seed), NODES);
+        let script = Script::draw(&mut StdRng::seed_from_u64(seed));
+        let stage = Stage { wanted: (0..FIRST_NODES).collect(), ..Stage::default() };
         Self {
             seed,
             script,
-            stage: SharedStage::default(),
+            stage: Arc::new(Mutex::new(stage)),
             names: Names {
                 nodes: (0..NODES).map(name).collect(),
                 clients: (0..CLIENTS).map(|client| format!("c{client}")).collect(),
@@ -157,8 +177,8 @@ impl World {
             .tcp_capacity(4096)
             .build();
         self.populate(&mut sim);
-        let mut coming = self.script.faults.clone().into_iter();
-        let (mut moment, mut looked) = (Moment::Settling { since: 0 }, 0);
+        let mut coming = self.script.troubles.clone().into_iter();
+        let (mut moment, mut looked) = (Moment::Settling { since: 0, calm: 0 }, 0);
         loop {
             let now = millis(sim.elapsed());
             if now >= looked + LOOK_EVERY {
@@ -186,6 +206,13 @@ impl World {
             let seed = self.seed.wrapping_mul(37).wrapping_add(client as u64);
             sim.client(format!("c{client}"), write_and_check(client, seed, self.stage.clone()));
         }
+        let stage = Arc::clone(&self.stage);
+        sim.client("end", async move {
+            while !on(&stage).over {
+                tokio::time::sleep(Duration::from_millis(LOOK_EVERY)).await;
+            }
+            Ok(())
+        });
     }
 
     /// Looks at the world and goes on to its next moment.
@@ -194,7 +221,7 @@ impl World {
         sim: &mut Sim<'_>,
         now: u64,
         moment: Moment,
-        coming: &mut impl Iterator<Item = (u64, Fault)>,
+        coming: &mut impl Iterator<Item = Trouble>,
     ) -> Moment {
         if self.script.is_whole() {
             let acting: usize =
@@ -202,44 +229,80 @@ impl World {
             assert!(acting <= usize::from(SLOTS), "after {now} ms {acting} slots are acted for");
         }
         match moment {
-            Moment::Settling { since } => {
-                let why = unsettled(&on(&self.stage).running);
-                let Some(why) = why else { return self.settled(now, since, coming.next()) };
-                if now >= since + millis(SETTLING_MAX) {
-                    let slots = odd_slots(&on(&self.stage).running);
-                    panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
+            Moment::Settling { since, calm } => match self.unsettled(now, since) {
+                Some(_) => Moment::Settling { since, calm: 0 },
+                None if calm + 1 < CALM_LOOKS => Moment::Settling { since, calm: calm + 1 },
+                None => self.settled(now, since, coming.next()),
+            },
+            Moment::Quiet { until, trouble } if now >= until => {
+                let faults = trouble.faults.into_iter().map(|it| (it, Course::Coming)).collect();
+                Moment::Troubled { began: now, faults }
+            }
+            Moment::Troubled { began, faults } => self.go_on(sim, now, began, faults),
+            Moment::Checking if on(&self.stage).satisfied == CLIENTS => {
+                Moment::Ending { since: now }
+            }
+            Moment::Ending { since } => {
+                if self.unsettled(now, since).is_none() {
+                    on(&self.stage).over = true;
                 }
-                moment
-            }
-            Moment::Quiet { until, fault } if now >= until => {
-                self.tell(now, format!("{fault:?} begins"));
-                self.begin(&fault);
-                fault.begin(sim, &self.names);
-                Moment::Broken { until: now + fault.lasts, fault }
-            }
-            Moment::Broken { until, fault } if now >= until => {
-                self.tell(now, format!("{fault:?} ends"));
-                self.end(&fault);
-                fault.end(sim, &self.names);
-                Moment::Settling { since: now }
-            }
-            Moment::Broken { fault, .. } => {
-                fault.go_on(sim, &self.names, now);
                 moment
             }
             Moment::Quiet { .. } | Moment::Checking => moment,
         }
     }
 
+    /// Lets the faults of a trouble begin, go on and end.
+    fn go_on(
+        &self,
+        sim: &mut Sim<'_>,
+        now: u64,
+        began: u64,
+        mut faults: Vec<(Fault, Course)>,
+    ) -> Moment {
+        for (fault, course) in &mut faults {
+            let begins = began + fault.after;
+            match course {
+                Course::Coming if now >= begins => {
+                    self.tell(now, format!("{fault:?} begins"));
+                    self.begin(fault);
+                    fault.begin(sim, &self.names);
+                    *course = Course::Here;
+                }
+                Course::Here if now >= begins + fault.lasts => {
+                    self.tell(now, format!("{fault:?} ends"));
+                    self.end(fault);
+                    fault.end(sim, &self.names);
+                    *course = Course::Over;
+                }
+                Course::Here => fault.go_on(sim, &self.names, now - begins),
+                Course::Coming | Course::Over => {}
+            }
+        }
+        if faults.iter().all(|(_, course)| *course == Course::Over) {
+            return Moment::Settling { since: now, calm: 0 };
+        }
+        Moment::Troubled { began, faults }
+    }
+
     /// What a fault does to the node itself.
     fn begin(&self, fault: &Fault) {
+        let mut stage = on(&self.stage);
         match fault.kind {
-            Kind::Crash => self.retire(fault.node),
-            Kind::Restart => {
-                let stage = on(&self.stage);
-                stage.lives[&fault.node].stop.notify_one();
+            Kind::Crash => {
+                drop(stage);
+                self.retire(fault.node);
             }
-            Kind::Cut | Kind::OneWay { .. } | Kind::Stall | Kind::Lag => {}
+            Kind::Restart => stage.lives[&fault.node].stop.notify_one(),
+            Kind::Join => {
+                stage.wanted.insert(fault.node);
+            }
+            Kind::Leave => {
+                stage.wanted.remove(&fault.node);
+                stage.lives[&fault.node].leave.notify_one();
+            }
+            Kind::Cut | Kind::Flap | Kind::OneWay { .. } | Kind::Stall | Kind::Lag
+            | Kind::Noise => {}
         }
     }
 
@@ -250,15 +313,27 @@ impl World {
                 let stage = on(&self.stage);
                 stage.lives[&fault.node].clock.skip(Duration::from_millis(fault.lasts));
             }
-            Kind::Crash | Kind::Cut | Kind::OneWay { .. } | Kind::Lag => {}
+            Kind::Crash | Kind::Cut | Kind::Flap | Kind::OneWay { .. } | Kind::Lag
+            | Kind::Noise | Kind::Join | Kind::Leave => {}
         }
     }
 
-    fn settled(&mut self, now: u64, since: u64, next: Option<(u64, Fault)>) -> Moment {
+    /// Why the world is not in order; panics if it has not been for too long.
+    fn unsettled(&self, now: u64, since: u64) -> Option<String> {
+        let stage = on(&self.stage);
+        let why = unsettled(&stage.wanted, &stage.running)?;
+        if now >= since + millis(SETTLING_MAX) {
+            let slots = odd_slots(&stage.running);
+            panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
+        }
+        Some(why)
+    }
+
+    fn settled(&mut self, now: u64, since: u64, next: Option<Trouble>) -> Moment {
         self.tell(now, "settled".to_owned());
         self.slowest = self.slowest.max(Duration::from_millis(now - since));
-        if let Some((quiet, fault)) = next {
-            return Moment::Quiet { until: now + quiet, fault };
+        if let Some(trouble) = next {
+            return Moment::Quiet { until: now + trouble.quiet, trouble };
         }
         on(&self.stage).checking = true;
         Moment::Checking
@@ -269,20 +344,12 @@ impl World {
         on(&self.stage).history.push((now, what));
     }
 
-    /// A node runs no more; what it did counts.
     fn retire(&self, node: usize) {
-        let mut stage = on(&self.stage);
-        if let Some(shared) = stage.running.remove(&node) {
-            stage.taken_over += shared.tallies().taken_over;
-            stage.filled += shared.tallies().filled;
-            stage.fences += shared.tallies().fences;
-        }
+        retire(&mut on(&self.stage), node);
     }
 
     fn finish(self) -> Outcome {
         let nodes: Vec<usize> = on(&self.stage).running.keys().copied().collect();
-        let why = unsettled(&on(&self.stage).running);
-        assert_eq!(why, None, "the world is in order after the last look");
         for node in nodes {
             self.retire(node);
         }
@@ -296,8 +363,17 @@ impl World {
             filled: stage.filled,
             fences: stage.fences,
             history: std::mem::take(&mut stage.history),
-            faults: self.script.faults.iter().map(|(_, fault)| *fault).collect(),
+            faults: self.script.faults().copied().collect(),
         }
+    }
+}
+
+/// A node runs no more; what it did counts.
+fn retire(stage: &mut Stage, node: usize) {
+    if let Some(shared) = stage.running.remove(&node) {
+        stage.taken_over += shared.tallies().taken_over;
+        stage.filled += shared.tallies().filled;
+        stage.fences += shared.tallies().fences;
     }
 }
 
@@ -311,16 +387,19 @@ fn millis(span: Duration) -> u64 {
 
 /// Why the world is not in order: all nodes must be there and agree on one placement, each slot
 /// must be acted for once and complete where it belongs, and its copies must be equal.
-fn unsettled(running: &BTreeMap<usize, Arc<Shared>>) -> Option<String> {
-    if running.len() < NODES {
-        return Some(format!("only {} nodes run", running.len()));
+fn unsettled(
+    wanted: &BTreeSet<usize>,
+    running: &BTreeMap<usize, Arc<Shared>>,
+) -> Option<String> {
+    if !running.keys().eq(wanted) {
+        return Some(format!("nodes {:?} run, not {wanted:?}", running.keys()));
     }
     let views: Vec<_> = running.values().map(|node| node.view()).collect();
     let first = views.first()?.placement.id();
     if views.iter().any(|view| view.placement.id() != first) {
         return Some("there are several placements".to_owned());
     }
-    if views.iter().any(|view| view.placement.members().len() != NODES) {
+    if views.iter().any(|view| view.placement.members().len() != wanted.len()) {
         return Some("not every node has a place".to_owned());
     }
     let counts: Vec<_> = running.values().map(|node| node.slot_counts()).collect();
@@ -381,10 +460,14 @@ async fn live(
     storage: MemoryStorage,
     stage: SharedStage,
 ) -> Result<(), Box<dyn std::error::Error>> {
+    if !on(&stage).wanted.contains(&node) {
+        return Ok(());
+    }
     let elapsed = millis(turmoil::sim_elapsed().unwrap_or_default());
     let clock = Arc::new(SimulatedClock::new(EPOCH.saturating_add(elapsed)));
-    let stop = Arc::new(Notify::new());
-    let life = Life { clock: Arc::clone(&clock), stop: Arc::clone(&stop) };
+    let (stop, leave) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let life =
+        Life { clock: Arc::clone(&clock), stop: Arc::clone(&stop), leave: Arc::clone(&leave) };
     let seams = Seams {
         net: Net::Simulated,
         clock,
@@ -395,8 +478,14 @@ async fn live(
     let shared = Arc::clone(handle.cluster());
     on(&stage).running.insert(node, shared);
     on(&stage).lives.insert(node, life);
-    stop.notified().await;
-    handle.shutdown().await;
+    tokio::select! {
+        biased;
+        () = stop.notified() => handle.shutdown().await,
+        () = leave.notified() => {
+            let _alone_held = handle.leave().await;
+            retire(&mut on(&stage), node);
+        }
+    }
     Ok(())
 }
 
@@ -411,7 +500,11 @@ fn config(node: usize, script: &Script) -> Config {
     if script.short_grace {
         config.cluster.ring_grace = Duration::from_secs(2);
     }
-    config.cluster.join = (0..NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
+    if script.lopsided {
+        config.node.zone = if node % 2 == 0 { "east" } else { "west" }.parse().ok();
+        config.node.weight = if node == 1 { HEAVY } else { Weight::default() };
+    }
+    config.cluster.join = (0..FIRST_NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
     config.gossip.listen = any(GOSSIP_PORT);
     config.gossip.advertise = at(GOSSIP_PORT);
     config.peer.listen = any(PEER_PORT);
@@ -432,19 +525,28 @@ async fn write_and_check(
     let address = |node| SocketAddr::new(turmoil::lookup(name(node)), CLIENT_PORT);
     let mut rng = StdRng::seed_from_u64(seed);
     let mut story = Story::new(client);
-    let mut own = Client::new(address(client % NODES));
+    let mut addresses: Vec<_> = (0..NODES).map(address).collect();
+    addresses.rotate_left(client % FIRST_NODES);
+    let mut own = Client::new(addresses);
     while !on(&stage).checking {
-        let act = story.next_act(&mut rng);
+        let act = story.next_act(&mut rng, &mut on(&stage).claims);
         let told = Told::by(&own.run(&act.args()).await);
         let now = millis(turmoil::sim_elapsed().unwrap_or_default());
         on(&stage).history.push((now, format!("{act:?}: {told:?}")));
         tracing::debug!(?act, ?told, "client");
         story.note(&act, told);
+        on(&stage).claims.note(&act, told);
         tokio::time::sleep(Duration::from_millis(rng.random_range(1..25))).await;
     }
     tokio::time::sleep(STRAGGLING).await;
-    for node in 0..NODES {
-        check_through(&mut Client::new(address(node)), &story).await?;
+    let nodes = on(&stage).wanted.clone();
+    for node in nodes {
+        let mut client = Client::new(vec![address(node)]);
+        let found = look_up(&mut client, &story.keys()).await?;
+        found.iter().for_each(|(key, value)| story.check(key, value.as_deref()));
+        let claims = on(&stage).claims.keys();
+        let found = look_up(&mut client, &claims).await?;
+        found.iter().for_each(|(key, value)| on(&stage).claims.check(key, value.as_deref()));
     }
     let mut stage = on(&stage);
     stage.satisfied += 1;
@@ -452,19 +554,23 @@ async fn write_and_check(
     Ok(())
 }
 
-async fn check_through(client: &mut Client, story: &Story) -> Result<(), std::io::Error> {
-    let keys = story.keys();
+async fn look_up(
+    client: &mut Client,
+    keys: &[String],
+) -> Result<Vec<(String, Option<String>)>, std::io::Error> {
+    let mut all = Vec::new();
     for keys in keys.chunks(KEYS_AT_ONCE) {
         let mut args = vec!["MGET"];
         args.extend(keys.iter().map(String::as_str));
         let Reply::Array(found) = client.run(&args).await? else { panic!("MGET gives an array") };
         for (key, value) in keys.iter().zip(found) {
-            match value {
-                Reply::Bulk(value) => story.check(key, Some(&String::from_utf8_lossy(&value))),
-                Reply::Null => story.check(key, None),
+            let value = match value {
+                Reply::Bulk(value) => Some(String::from_utf8_lossy(&value).into_owned()),
+                Reply::Null => None,
                 other => panic!("{key} is {other:?}"),
-            }
+            };
+            all.push((key.clone(), value));
         }
     }
-    Ok(())
+    Ok(all)
 }
