@@ -17,7 +17,7 @@
 //! have crashes, restarts, joins and leaves only.
 //!
 //! A failing run prints its seed, and the seed alone repeats it: `CHICKADEE_SEED=17 cargo test
-//! --all-features --test sim`. `CHICKADEE_SEEDS=5000` runs more of them, `CHICKADEE_LOG=debug` shows
+//! --all-features --test sim`. `CHICKADEE_SEEDS=5000` or `=200..400` runs others, `CHICKADEE_LOG=debug` shows
 //! what the nodes log, with the simulated time.
 
 #![expect(clippy::panic, reason = "a world whose promise was broken has failed")]
@@ -42,12 +42,16 @@ const BREAKAGE_SEEDS: u64 = 50;
 /// How many seeds run where nothing else is said.
 const SEEDS: u64 = 200;
 
+/// The seeds that are asked for: one, so many, or a range of them.
 fn seeds() -> Vec<u64> {
-    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
-    match (number("CHICKADEE_SEED"), number("CHICKADEE_SEEDS")) {
-        (Some(seed), _) => vec![seed],
-        (None, count) => (0..count.unwrap_or(SEEDS)).collect(),
+    let said = |name: &str| std::env::var(name).ok();
+    let number = |text: &str| text.parse::<u64>().expect("seeds are numbers");
+    if let Some(seed) = said("CHICKADEE_SEED") {
+        return vec![number(&seed)];
     }
+    let many = said("CHICKADEE_SEEDS").unwrap_or_else(|| SEEDS.to_string());
+    let (first, end) = many.split_once("..").unwrap_or(("0", &many));
+    (number(first)..number(end)).collect()
 }
 
 /// Runs each seed, as many at a time as there are processors, each on a thread of its own: what a

@@ -131,6 +131,9 @@ enum Moment {
     Ending { since: u64 },
 }
 
+/// Slots with the digest and the number of keys of each copy, and whether its node acts.
+type Differing = BTreeMap<u16, Vec<(u64, u64, bool)>>;
+
 /// How far a fault has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Course {
@@ -146,6 +149,8 @@ pub(crate) struct World {
     stage: SharedStage,
     names: Names,
     slowest: Duration,
+    /// What differed at the last look.
+    differing: Differing,
 }
 
 impl World {
@@ -162,6 +167,7 @@ impl World {
                 clients: (0..CLIENTS).map(|client| format!("c{client}")).collect(),
             },
             slowest: Duration::ZERO,
+            differing: Differing::new(),
         }
     }
 
@@ -243,7 +249,7 @@ impl World {
                 Moment::Ending { since: now }
             }
             Moment::Ending { since } => {
-                if self.unsettled(now, since).is_none() {
+                if self.unsettled(now, since).is_none() && self.differing.is_empty() {
                     on(&self.stage).over = true;
                 }
                 moment
@@ -318,12 +324,22 @@ impl World {
         }
     }
 
-    /// Why the world is not in order; panics if it has not been for too long.
-    fn unsettled(&self, now: u64, since: u64) -> Option<String> {
+    /// Why the world is not in order; panics if it has not been for too long. Copies that differ as
+    /// they did at the last look are not equal; others may have a write on its way.
+    fn unsettled(&mut self, now: u64, since: u64) -> Option<String> {
         let stage = on(&self.stage);
-        let why = unsettled(&stage.wanted, &stage.running)?;
+        let differing = differing_slots(&stage.running);
+        let stuck: Vec<u16> = differing
+            .iter()
+            .filter(|(slot, copies)| self.differing.get(slot) == Some(copies))
+            .map(|(slot, _)| *slot)
+            .collect();
+        self.differing = differing;
+        let why = disorder(&stage.wanted, &stage.running).or_else(|| {
+            (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}"))
+        })?;
         if now >= since + millis(SETTLING_MAX) {
-            let slots = odd_slots(&stage.running);
+            let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck);
             panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
         }
         Some(why)
@@ -385,9 +401,9 @@ fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).expect("a simulation is short")
 }
 
-/// Why the world is not in order: all nodes must be there and agree on one placement, each slot
-/// must be acted for once and complete where it belongs, and its copies must be equal.
-fn unsettled(
+/// Why the world is not in order: all nodes must be there and agree on one placement, and each slot
+/// must be acted for once and complete where it belongs.
+fn disorder(
     wanted: &BTreeSet<usize>,
     running: &BTreeMap<usize, Arc<Shared>>,
 ) -> Option<String> {
@@ -408,8 +424,7 @@ fn unsettled(
     if acting != usize::from(SLOTS) || incomplete > 0 {
         return Some(format!("{acting} slots are acted for, {incomplete} copies incomplete"));
     }
-    let differing = differing_slots(running);
-    (!differing.is_empty()).then(|| format!("copies differ in slots {differing:?}"))
+    None
 }
 
 /// A few slots that are not acted for once or not complete, and how the nodes have them.
@@ -435,21 +450,37 @@ fn odd_slots(running: &BTreeMap<usize, Arc<Shared>>) -> String {
     lines.concat()
 }
 
-/// Slots that are not acted for by exactly one of two complete and equal copies.
-fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>) -> Vec<u16> {
-    let mut copies: BTreeMap<u16, Vec<(u64, u64, bool)>> = BTreeMap::new();
+/// The entries that one copy of a differing slot has and another has not.
+fn odd_entries(running: &BTreeMap<usize, Arc<Shared>>, slots: &[u16]) -> String {
+    let mut lines = Vec::new();
+    for slot in slots.iter().take(2).copied().filter_map(Slot::new) {
+        let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+        for (node, shared) in running {
+            shared.store().lock(slot).scan(slot, 0, usize::MAX, &mut |_, entry| {
+                copies.entry(format!("{:?}", entry.record())).or_default().push(*node);
+            });
+        }
+        copies.retain(|_, nodes| nodes.len() < COPIES);
+        lines.extend(copies.iter().map(|(entry, nodes)| format!("\n  n{nodes:?} {entry}")));
+    }
+    lines.concat()
+}
+
+/// Slots that are not acted for by exactly one of two equal copies.
+fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>) -> Differing {
+    let mut copies = Differing::new();
     for node in running.values() {
         for report in node.slot_reports(Slot::all()).iter().filter(|it| it.owner.is_some()) {
             let copy = (report.digest, report.keys, report.acting);
             copies.entry(report.slot.get()).or_default().push(copy);
         }
     }
-    let differs = |copies: &[(u64, u64, bool)]| {
+    copies.retain(|_, copies| {
         let acting = copies.iter().filter(|(.., acting)| *acting).count();
         let equal = copies.iter().all(|copy| (copy.0, copy.1) == (copies[0].0, copies[0].1));
         copies.len() != COPIES || acting != 1 || !equal
-    };
-    copies.into_iter().filter(|(_, copies)| differs(copies)).map(|(slot, _)| slot).collect()
+    });
+    copies
 }
 
 /// A node's life, from a start to a crash.
