@@ -19,7 +19,7 @@ use crate::limits::{LIST_MAX, WALK_STEP};
 use crate::peers::CallError;
 use crate::store::Merged;
 use crate::tasks::Stop;
-use crate::types::{BodyRef, NodeId, RecordRef, Slot, SlotSet, Version};
+use crate::types::{BodyRef, NodeId, RecordRef, Slot, SlotSet, Term, Version};
 use crate::wire::message::{Listed, Request, Response};
 use crate::wire::raw::Raw;
 use crate::wire::replication::{Happened, Item};
@@ -120,9 +120,17 @@ impl Cache {
         let Some(Response::Digests(theirs)) = Response::decode(&answer) else {
             return Err(not_understood());
         };
-        for (slot, digest) in theirs {
+        for (slot, digest, term) in theirs {
             let Some(as_of) = as_of.get(&slot) else { continue };
-            let own = shared.store.lock(slot).header(slot).digest();
+            // Else it would show with the next write only.
+            shared.deposed(slot, term, None);
+            let (own, acts) = {
+                let shard = shared.store.lock(slot);
+                (shard.header(slot).digest(), shard.header(slot).acting)
+            };
+            if !acts {
+                continue;
+            }
             if own != digest {
                 let up_to = if dirty.contains(slot) { u64::MAX } else { shared.settled_clock() };
                 self.mend(node, link, slot, up_to).await?;
@@ -262,14 +270,14 @@ impl Shared {
         hlc::reading_at(crate::types::WallMillis(wall.0.saturating_sub(SETTLED_MILLIS)))
     }
 
-    /// The digests of those of `slots` that are complete here.
-    pub(super) fn digests(&self, slots: &SlotSet) -> Vec<(Slot, u64)> {
+    /// The digests of those of `slots` that are complete here, and the terms they follow.
+    pub(super) fn digests(&self, slots: &SlotSet) -> Vec<(Slot, u64, Term)> {
         slots
             .iter()
             .filter_map(|slot| {
                 let shard = self.store.lock(slot);
                 let header = shard.header(slot);
-                header.complete.then(|| (slot, header.digest()))
+                header.complete.then(|| (slot, header.digest(), header.term))
             })
             .collect()
     }

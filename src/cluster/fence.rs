@@ -1,25 +1,25 @@
 //! The fence: a node that may have been away without knowing it lets go of everything.
 //!
-//! Who refuted a suspicion of itself, was alone, or finds its own last tick more than a second old
-//! drops all its acting bits at once, before it executes anything else, and gives up the releases it
+//! Who refuted a suspicion of itself, was alone, hears that it lost its place on the ring, or finds its
+//! own last tick more than a second old drops all its acting bits at once, before it executes anything else, and gives up the releases it
 //! asked for. Then it asks everyone what they hold, and under which terms. Where the holders followed
 //! another term meanwhile it is not complete any more: it is filled, and compared. What nobody claims
 //! it takes back like any other free slot. Slots that it acted for are marked in their
 //! headers until then. A node that starts has nothing to drop.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::limits::{HOLDINGS_TIMEOUT, TICK_LATE};
-use crate::members::MemberTable;
 use crate::tasks::lock;
 use crate::types::{Generation, Instant, NodeId, Slot, SlotSet, Term};
-use crate::wire::message::{Request, Response};
+use crate::wire::message::{Request, Response, Terms};
 
 use super::breakage::Rule;
+use super::outcasts::{self, Verdict};
 use super::view::View;
 use super::{Cache, Shared};
 
@@ -35,6 +35,8 @@ pub enum FenceReason {
     Alone,
     /// Its own last tick was late: the process or the machine stood still.
     Late,
+    /// Another member took it off the ring.
+    Removed,
 }
 
 impl fmt::Display for FenceReason {
@@ -43,6 +45,7 @@ impl fmt::Display for FenceReason {
             Self::Suspected => "suspected",
             Self::Alone => "alone",
             Self::Late => "late",
+            Self::Removed => "removed",
         })
     }
 }
@@ -53,8 +56,6 @@ pub(super) struct Fence {
     state: Mutex<State>,
     /// Milliseconds of the monotonic clock.
     last_tick: AtomicU64,
-    /// This node's generation when it was last sure of its place.
-    settled: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -71,12 +72,8 @@ fn millis(now: Instant) -> u64 {
 
 impl Fence {
     /// A node that ticks from `now` on.
-    pub(super) fn new(now: Instant, generation: Generation) -> Self {
-        Self {
-            state: Mutex::default(),
-            last_tick: AtomicU64::new(millis(now)),
-            settled: AtomicU64::new(generation.0),
-        }
+    pub(super) fn new(now: Instant) -> Self {
+        Self { state: Mutex::default(), last_tick: AtomicU64::new(millis(now)) }
     }
 
     /// How many fences there were.
@@ -152,29 +149,28 @@ impl Shared {
         self.kick();
     }
 
-    /// The terms under which this node holds slots, in the order of the slots.
-    pub(super) fn terms(&self, slots: &SlotSet) -> Vec<Option<Term>> {
+    /// A peer says which generation of this node it took off the ring.
+    pub(super) fn mind_removal(&self, by: NodeId, removed: Option<Generation>) {
+        let is_news = removed.is_some_and(|removed| removed >= self.outcasts.asked(by));
+        if is_news && self.fenced().is_none() {
+            self.fence_off(FenceReason::Removed);
+        }
+    }
+
+    /// Tells a fenced node, which last asked this one under `asked`, under which terms this node
+    /// holds slots, and who is off the ring.
+    pub(super) fn terms(&self, asker: NodeId, slots: &SlotSet, asked: Generation) -> Terms {
         let term = |slot| {
             let shard = self.store.lock(slot);
             let header = shard.header(slot);
             header.complete.then_some(header.term)
         };
-        slots.iter().map(term).collect()
-    }
-
-    /// Remembers who lost its place on the ring.
-    pub(super) fn note_removed(&self, table: &MemberTable) {
-        let mut removed = lock(&self.removed);
-        removed.retain(|node, _| table.get(*node).is_some());
-        for member in table.members.iter().filter(|member| member.removed) {
-            let known = removed.entry(member.identity.node).or_default();
-            *known = (*known).max(member.identity.generation);
+        let mut removed = self.outcasts.all();
+        if !self.outcasts.is_out(asker, asked) {
+            removed.remove(&asker);
         }
-    }
-
-    /// Whether this node took a member off the ring since it had that generation.
-    pub(super) fn has_removed(&self, node: NodeId, generation: Generation) -> bool {
-        lock(&self.removed).get(&node).is_some_and(|removed| *removed >= generation)
+        let removed = removed.into_iter().collect();
+        Terms { terms: slots.iter().map(term).collect(), removed }
     }
 
     /// This node had lost its place on the ring: others went on without its copies, of which none
@@ -210,18 +206,68 @@ impl Shared {
 
     /// A slot of the time before the fence, by what the other holders know of it; whether this
     /// node's copy counts no more.
-    fn judge(&self, slot: Slot, known: &[Term]) -> bool {
+    fn judge(&self, slot: Slot, heard: &Heard) -> bool {
         let mut shard = self.store.lock(slot);
         let header = shard.header_mut(slot);
         if !std::mem::take(&mut header.fenced) {
             return false;
         }
-        let highest = known.iter().copied().max().unwrap_or_default();
+        let highest = heard.all().max().unwrap_or_default();
         header.above = header.above.max(highest).max(header.term);
-        let Some(term) = overruling(header.term, known) else { return false };
+        let term = heard.above_own.iter().copied().max();
+        let Some(term) = term.or_else(|| overruling(header.term, &heard.beside_own)) else {
+            return false;
+        };
         header.complete = false;
         header.term = term;
         true
+    }
+}
+
+/// The terms that other complete holders of a slot follow.
+#[derive(Clone, Debug, Default)]
+struct Heard {
+    /// Of those who are not out, where this node is: theirs count, whatever its own is.
+    above_own: Vec<Term>,
+    /// Of those whose terms are weighed against the own one.
+    beside_own: Vec<Term>,
+    /// Of those who are out, where this node is not.
+    below_own: Vec<Term>,
+}
+
+impl Heard {
+    fn all(&self) -> impl Iterator<Item = Term> + '_ {
+        [&self.above_own, &self.beside_own, &self.below_own].into_iter().flatten().copied()
+    }
+}
+
+/// What a fenced node was told.
+struct Answers {
+    terms: BTreeMap<NodeId, Vec<Option<Term>>>,
+    verdicts: Vec<Verdict>,
+}
+
+impl Answers {
+    /// Whether most others took a node off the ring.
+    fn is_out(&self, node: NodeId) -> bool {
+        outcasts::is_outvoted(node, &self.verdicts)
+    }
+
+    /// What was heard of each of `slots`, in their order.
+    fn by_slot(&self, me: NodeId, slots: &SlotSet) -> Vec<Heard> {
+        let mut heard = vec![Heard::default(); slots.len()];
+        for (node, terms) in &self.terms {
+            let (own_out, their_out) = (self.is_out(me), self.is_out(*node));
+            for (of_slot, term) in heard.iter_mut().zip(terms) {
+                let place = match (own_out, their_out) {
+                    (true, false) => &mut of_slot.above_own,
+                    (false, true) => &mut of_slot.below_own,
+                    _ => &mut of_slot.beside_own,
+                };
+                place.extend(*term);
+            }
+        }
+        heard
     }
 }
 
@@ -235,42 +281,55 @@ impl Cache {
             return true;
         }
         let (count, slots) = (shared.fence.count(), shared.fenced_slots());
-        let settled = Generation(shared.fence.settled.load(Ordering::SeqCst));
-        let request = Request::Terms { slots: slots.clone(), generation: settled }.encode();
-        let others: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
-        let calls: Vec<_> = others
-            .iter()
-            .filter(|node| !silent.contains(node))
-            .map(|node| self.peers.call(*node, request.clone(), HOLDINGS_TIMEOUT))
-            .collect();
-        let mut known = vec![Vec::new(); slots.len()];
-        let mut removed_by = 0;
-        for call in calls {
-            let Ok(answer) = call.await else { return false };
-            let Some(Response::Terms(terms, removed)) = Response::decode(&answer) else {
-                return false;
-            };
-            removed_by += usize::from(removed);
-            for (of_slot, term) in known.iter_mut().zip(terms) {
-                of_slot.extend(term);
-            }
-        }
+        let Some(answers) = self.ask_terms(view, silent, &slots).await else { return false };
         if shared.fence.count() != count {
             return false;
         }
         // Both sides of a split take each other off the ring; the smaller one was gone.
-        let doubted = if removed_by * 2 > others.len() { shared.doubt_copies() } else { 0 };
-        let lost = slots.iter().zip(known).filter(|(slot, terms)| shared.judge(*slot, terms));
+        let doubted = if answers.is_out(view.me) { shared.doubt_copies() } else { 0 };
+        let heard = answers.by_slot(view.me, &slots);
+        let lost = slots.iter().zip(&heard).filter(|(slot, heard)| shared.judge(*slot, heard));
         let lost = lost.count();
         if !shared.fence.lift(count) {
             return false;
         }
         if let Some(own) = view.table.get(view.me) {
-            shared.fence.settled.store(own.identity.generation.0, Ordering::SeqCst);
+            let generation = own.identity.generation;
+            answers.terms.keys().for_each(|node| shared.outcasts.settle(*node, generation));
         }
         shared.holdings.changed();
         tracing::info!(slots = slots.len(), lost, doubted, "fence lifted");
         true
+    }
+
+    /// Asks everyone who is not silent; `None` if one of them did not answer.
+    async fn ask_terms(
+        &self,
+        view: &View,
+        silent: &BTreeSet<NodeId>,
+        slots: &SlotSet,
+    ) -> Option<Answers> {
+        let shared = &self.shared;
+        let calls: Vec<_> = view
+            .others()
+            .map(|member| member.identity.node)
+            .filter(|node| !silent.contains(node))
+            .map(|node| {
+                let asked = shared.outcasts.asked(node);
+                let request = Request::Terms { slots: slots.clone(), asked }.encode();
+                (node, self.peers.call(node, request, HOLDINGS_TIMEOUT))
+            })
+            .collect();
+        let own = Verdict { by: view.me, out: shared.outcasts.all() };
+        let mut answers = Answers { terms: BTreeMap::new(), verdicts: vec![own] };
+        for (node, call) in calls {
+            let answer = call.await.ok()?;
+            let Some(Response::Terms(said)) = Response::decode(&answer) else { return None };
+            answers.terms.insert(node, said.terms);
+            let out = said.removed.into_iter().collect();
+            answers.verdicts.push(Verdict { by: node, out });
+        }
+        Some(answers)
     }
 }
 

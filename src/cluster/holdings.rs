@@ -20,12 +20,14 @@ pub(super) struct PeerHoldings {
     pub(super) holdings: Holdings,
     /// Whether it said so in the present round.
     pub(super) fresh: bool,
+    /// Whether it lost its place on the ring and may not know.
+    pub(super) out: bool,
 }
 
 impl PeerHoldings {
-    /// Whether it is of this round, and of a node that is sure of what it holds.
+    /// Whether what it says of its copies counts.
     pub(super) const fn is_sure(&self) -> bool {
-        self.fresh && !self.holdings.fenced
+        !self.holdings.fenced && !self.out
     }
 }
 
@@ -150,15 +152,16 @@ impl HoldingsBook {
     }
 
     /// A peer gave its word, or (`None`) said that the last one still holds.
-    pub(super) fn heard(&self, node: NodeId, word: Option<Holdings>) {
+    pub(super) fn heard(&self, node: NodeId, word: Option<Holdings>, out: bool) {
         let mut peers = lock(&self.peers);
         match word {
             Some(holdings) => {
-                peers.insert(node, PeerHoldings { holdings, fresh: true });
+                peers.insert(node, PeerHoldings { holdings, fresh: true, out });
             }
             None => {
                 if let Some(known) = peers.get_mut(&node) {
                     known.fresh = true;
+                    known.out = out;
                 }
             }
         }

@@ -27,6 +27,7 @@ mod hints;
 mod holdings;
 mod marks;
 mod missed;
+mod outcasts;
 mod plan;
 mod quorum;
 mod reconcile;
@@ -63,6 +64,7 @@ use crate::wire::message::ActingHint;
 use fence::Fence;
 use hints::Hints;
 use holdings::HoldingsBook;
+use outcasts::Outcasts;
 use replicate::Link;
 use yields::Yields;
 
@@ -139,8 +141,7 @@ pub struct Shared {
     asking: Mutex<SlotSet>,
     yields: Yields,
     fence: Fence,
-    /// Members that this node took off the ring, with the generation that lost its place.
-    removed: Mutex<BTreeMap<NodeId, Generation>>,
+    outcasts: Outcasts,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -171,7 +172,8 @@ impl Shared {
     /// The shared state of a node whose members are `parts.table`.
     pub fn new(options: ClusterOptions, parts: ClusterParts) -> Arc<Self> {
         let view = View::build(parts.table, &BTreeMap::new(), None);
-        let fence = Fence::new(parts.clock.now(), options.generation);
+        let fence = Fence::new(parts.clock.now());
+        let outcasts = Outcasts::new(options.generation);
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
             options,
@@ -193,7 +195,7 @@ impl Shared {
             asking: Mutex::default(),
             yields: Yields::new(),
             fence,
-            removed: Mutex::default(),
+            outcasts,
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })
@@ -223,7 +225,7 @@ impl Shared {
     pub fn publish(&self, table: Arc<MemberTable>) {
         let _one_at_a_time = lock(&self.publishing);
         let links = self.follow_links(&table);
-        self.note_removed(&table);
+        self.outcasts.note(&table);
         let last = self.view.load_full();
         let view = View::build(table, &links, Some(&last));
         if view.placement.id() != last.placement.id() {

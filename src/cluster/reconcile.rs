@@ -137,8 +137,9 @@ impl Cache {
             .filter(|node| !silent.contains(node))
             .map(|node| {
                 let known = shared.holdings.known(*node);
-                let request = Request::Holdings { known, taking: taking.clone() }.encode();
-                (*node, self.peers.call(*node, request, HOLDINGS_TIMEOUT))
+                let removed = shared.outcasts.removal(*node);
+                let request = Request::Holdings { known, taking: taking.clone(), removed };
+                (*node, self.peers.call(*node, request.encode(), HOLDINGS_TIMEOUT))
             })
             .collect();
         for (node, call) in calls {
@@ -147,11 +148,16 @@ impl Cache {
                 shared.note_answer(&link, &answer);
             }
             let Ok(answer) = answer else { continue };
-            match Response::decode(&answer) {
-                Some(Response::Holdings(holdings)) => shared.holdings.heard(node, Some(holdings)),
-                Some(Response::Unchanged) => shared.holdings.heard(node, None),
-                _ => tracing::warn!(%node, "peer did not understand a question about holdings"),
-            }
+            let (word, asked) = match Response::decode(&answer) {
+                Some(Response::Holdings(holdings, asked)) => (Some(holdings), asked),
+                Some(Response::Unchanged(asked)) => (None, asked),
+                _ => {
+                    tracing::warn!(%node, "peer did not understand a question about holdings");
+                    continue;
+                }
+            };
+            shared.outcasts.heard(node, asked);
+            shared.holdings.heard(node, word, shared.outcasts.removal(node).is_some());
         }
     }
 

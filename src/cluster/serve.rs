@@ -138,13 +138,15 @@ impl Serve for PeerService {
             Request::Replicate(Raw(batch)) => {
                 now(&Response::Replicated(shared.apply_batch(from.node, batch)))
             }
-            Request::Holdings { known, taking } => {
+            Request::Holdings { known, taking, removed } => {
+                shared.mind_removal(from.node, removed);
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
+                let asked = shared.outcasts.asked(from.node);
                 if shared.holdings.is_current(known, shared.clock.now()) {
-                    return now(&Response::Unchanged);
+                    return now(&Response::Unchanged(asked));
                 }
-                now(&Response::Holdings(shared.own_holdings()))
+                now(&Response::Holdings(shared.own_holdings(), asked))
             }
             Request::Release { slots } => self.release(from.node, &slots),
             Request::Keys { .. } => self.keys(&request),
@@ -161,9 +163,8 @@ impl Serve for PeerService {
             Request::Fetch { slot, hashes } => {
                 now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
             }
-            Request::Terms { slots, generation } => {
-                let removed = shared.has_removed(from.node, generation);
-                now(&Response::Terms(shared.terms(&slots), removed))
+            Request::Terms { slots, asked } => {
+                now(&Response::Terms(shared.terms(from.node, &slots, asked)))
             }
             Request::Present => now(&Response::Present(true)),
             Request::Probe { node } => self.cache.probe(node),

@@ -394,6 +394,10 @@ impl Task {
             Event::FallbackPing { node, token, suspected } => {
                 self.ping(node, token, MemberRequest::Ping { suspected });
             }
+            Event::Accuse { node, generation, incarnation } => {
+                let suspected = Some((generation, incarnation));
+                self.tell(node, MemberRequest::Ping { suspected });
+            }
             Event::RenewNotice { node, above } => self.tell(node, MemberRequest::Renew { above }),
             Event::Left => {
                 self.has_left = true;

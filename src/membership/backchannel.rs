@@ -48,6 +48,8 @@ pub(super) struct Backchannel {
     /// The generation up to which a node's place was given up, as far as this node has heard.
     removed: BTreeMap<NodeId, Generation>,
     heard: Vec<(NodeId, Generation)>,
+    /// Who sent the packet that foca read last.
+    sender: Option<(NodeId, Generation)>,
 }
 
 impl Backchannel {
@@ -75,6 +77,7 @@ impl Backchannel {
 
     /// Called for every packet that foca reads, before foca judges it.
     pub(super) fn received(&mut self, header: &Header<Identity>) {
+        self.sender = Some((header.src.node, header.src.generation));
         let Some(probe) = &mut self.probe else { return };
         let answers = match header.message {
             Message::Ack(number) => number == probe.number && header.src == probe.target,
@@ -102,6 +105,11 @@ impl Backchannel {
     /// Whether a member may have changed since the last call.
     pub(super) fn take_dirty(&mut self) -> bool {
         std::mem::take(&mut self.dirty)
+    }
+
+    /// Who sent the packet that foca read since the last call.
+    pub(super) fn take_sender(&mut self) -> Option<(NodeId, Generation)> {
+        self.sender.take()
     }
 
     /// How the last finished probe was answered.
@@ -185,6 +193,7 @@ impl SharedBackchannel {
             finished: None,
             removed: BTreeMap::new(),
             heard: Vec::new(),
+            sender: None,
         })))
     }
 

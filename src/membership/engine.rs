@@ -10,7 +10,7 @@ use rand::{Rng, RngExt, SeedableRng};
 
 use crate::config::GossipProfile;
 use crate::limits::{ANNOUNCE_FANOUT, GOSSIP_DATAGRAM_MAX};
-use crate::membership::backchannel::{Answered, SharedBackchannel};
+use crate::membership::backchannel::{Answered, Backchannel, SharedBackchannel};
 use crate::membership::codec::PacketCodec;
 use crate::membership::health::{Health, LATE};
 use crate::membership::identity::order;
@@ -35,6 +35,9 @@ const REMOVAL_SPREAD: Duration = Duration::from_secs(2);
 
 /// A node held up for longer than this judges nobody by suspicions from before.
 const HELD_UP: Duration = Duration::from_secs(1);
+
+/// How often a suspect that is heard of is told that it is suspected.
+const ACCUSE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A suspicion heard of is decided by the hearer after this many times its span, so that the word
 /// of the accuser or the refutation has had its time.
@@ -96,6 +99,16 @@ pub enum Event {
         /// The generation and incarnation under which this node suspects it, if it does; the
         /// member refutes when it hears of it.
         suspected: Option<(Generation, u16)>,
+    },
+    /// A packet came from a member that this node suspects: tell it over QUIC, so that it refutes
+    /// at once and not when gossip gets there, which may be never.
+    Accuse {
+        /// The member.
+        node: NodeId,
+        /// The generation under which it is suspected.
+        generation: Generation,
+        /// The incarnation under which it is suspected.
+        incarnation: u16,
     },
     /// This node and another disagree whether the member is dead: tell it over QUIC to renew.
     RenewNotice {
@@ -187,6 +200,8 @@ pub struct Membership {
     refused: Refused,
     /// Packets that opened, and how many of them before the probe under way.
     heard: u64,
+    /// When suspects were told so.
+    accused: BTreeMap<NodeId, Instant>,
     heard_at_probe: u64,
     sized_for: usize,
     profile: GossipProfile,
@@ -239,6 +254,7 @@ impl Membership {
             refutations: 0,
             refused: Refused::default(),
             heard: 0,
+            accused: BTreeMap::new(),
             heard_at_probe: 0,
             sized_for: 1,
             profile: options.profile,
@@ -273,6 +289,24 @@ impl Membership {
             tracing::debug!(%from, %error, "gossip packet was not understood");
         }
         self.collect(now, outbox);
+        self.accuse_sender(now);
+    }
+
+    /// Tells the sender of the last packet if it is suspected; the same suspicion once a second.
+    ///
+    /// A node that was cut off has suspected others where nobody heard of it, and foca gossips each
+    /// suspicion a few times only. Without this it declares them dead when it is back among them.
+    fn accuse_sender(&mut self, now: Instant) {
+        let Some((node, generation)) = self.back.with(Backchannel::take_sender) else { return };
+        let suspect = self.table.get(node).filter(|member| {
+            member.state == MemberState::Suspect && member.identity.generation == generation
+        });
+        let Some(incarnation) = suspect.map(|member| member.incarnation) else { return };
+        let told = self.accused.get(&node).copied();
+        if told.is_none_or(|at| now.saturating_since(at) >= ACCUSE_AGAIN) {
+            self.accused.insert(node, now);
+            self.events.push_back(Event::Accuse { node, generation, incarnation });
+        }
     }
 
     /// Does what is due by `now`.
@@ -564,6 +598,7 @@ impl Membership {
         for identity in old {
             self.table.remove(identity.node);
             self.notices.remove(&identity.node);
+            self.accused.remove(&identity.node);
             self.drive(now, |swim, outbox| swim.handle_timer(Timer::RemoveDown(identity), outbox));
         }
         // foca stops every timer of its own when nobody is left, and would stay alone for ever.

@@ -110,3 +110,23 @@ fn a_forgotten_member_has_left() {
     assert!(!node.forget(Instant::ORIGIN, identity(3, 5).node), "only the dead are forgotten");
     assert_eq!(node.member(identity(2, 5).node).unwrap().state, MemberState::Left);
 }
+
+/// A node that was cut off has suspected others where nobody heard it, and gossips that no more.
+#[test]
+fn a_suspect_that_is_heard_of_is_told_so() {
+    let (mut node, now) = (core(identity(1, 5), 1, Instant::ORIGIN), Instant::ORIGIN);
+    let mut suspect = core(identity(2, 5), 2, now);
+    node.apply_records(now, &[record(identity(2, 5), MemberState::Suspect)]);
+    while node.poll_event().is_some() {}
+    let mut accused = |node: &mut Membership, now| {
+        suspect.announce(now, identity(1, 5));
+        while let Some(transmit) = suspect.poll_transmit() {
+            node.handle_packet(now, transmit.to, &mut transmit.bytes.to_vec());
+        }
+        let events = std::iter::from_fn(|| node.poll_event());
+        events.filter(|event| matches!(event, Event::Accuse { .. })).count()
+    };
+    assert_eq!(accused(&mut node, now), 1);
+    assert_eq!(accused(&mut node, now), 0, "once a second");
+    assert_eq!(accused(&mut node, now + Duration::from_secs(1)), 1);
+}

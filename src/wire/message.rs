@@ -60,6 +60,9 @@ pub enum Request<'a> {
         known: Option<(Generation, u64)>,
         /// Slots that the asker may take over: the answerer gives up what it has under way for them.
         taking: SlotSet,
+        /// The generation of the answerer that the asker took off the ring, if it did and was not
+        /// asked since.
+        removed: Option<Generation>,
     },
     /// Hand over the acting bit of these slots; the asker is complete for each.
     Release {
@@ -128,9 +131,19 @@ pub enum Request<'a> {
     Terms {
         /// The slots.
         slots: SlotSet,
-        /// Its generation when it was last sure of its place.
-        generation: Generation,
+        /// Its generation when it last asked this, or started.
+        asked: Generation,
     },
+}
+
+/// What a fenced node is told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// The term of each slot asked about, in their order; `None` where the answerer is not complete.
+    pub terms: Vec<Option<Term>>,
+    /// Members that the answerer took off the ring and that have not asked it since; the asker
+    /// among them if it lost its place since it last asked.
+    pub removed: Vec<NodeId>,
 }
 
 /// Who acts for a slot, as far as the answering node knows.
@@ -240,10 +253,10 @@ pub enum Response<'a> {
     TryAgain(Raw<'a>),
     /// For each item what became of it; empty if all were applied by complete holders.
     Replicated(Vec<Applied>),
-    /// What the node holds.
-    Holdings(Holdings),
-    /// The revision asked about is the present one.
-    Unchanged,
+    /// What the node holds, and its generation when it last asked the asker for its terms.
+    Holdings(Holdings, Generation),
+    /// The revision asked about is the present one; the generation as in `Holdings`.
+    Unchanged(Generation),
     /// The slots handed over; the others were not the answerer's to give.
     Released(Vec<ReleasedSlot>),
     /// Keys.
@@ -255,7 +268,7 @@ pub enum Response<'a> {
     /// The copy of a key.
     Explained(CopyOfKey),
     /// Digest of each slot asked for that is complete here.
-    Digests(Vec<(Slot, u64)>),
+    Digests(Vec<(Slot, u64, Term)>),
     /// Entries of a slot, and the hash to go on from.
     Listed(Vec<Listed>, Option<u64>),
     /// Records in the encoding of `wire::snapshot`.
@@ -266,9 +279,8 @@ pub enum Response<'a> {
     Unsupported,
     /// Whether the node asked about is there.
     Present(bool),
-    /// The term of each slot asked about, in their order; `None` where the node is not complete. And
-    /// whether it took the asker off the ring since the generation asked about.
-    Terms(Vec<Option<Term>>, bool),
+    /// What a fenced node asked.
+    Terms(Terms),
 }
 
 impl Request<'_> {

@@ -107,7 +107,10 @@ impl Claims {
     /// Panics where a claim is not held by whom it was granted to.
     pub(crate) fn check(&self, key: &str, found: Option<&str>) {
         let Some(granted) = self.granted.get(key) else { return };
-        assert!(found.is_some_and(|by| granted.contains(by)), "{key} is {found:?}, not {granted:?}");
+        assert!(
+            found.is_some_and(|by| granted.contains(by)),
+            "{key} is {found:?}, not {granted:?}"
+        );
     }
 }
 

@@ -307,7 +307,11 @@ impl World {
                 stage.wanted.remove(&fault.node);
                 stage.lives[&fault.node].leave.notify_one();
             }
-            Kind::Cut | Kind::Flap | Kind::OneWay { .. } | Kind::Stall | Kind::Lag
+            Kind::Cut
+            | Kind::Flap
+            | Kind::OneWay { .. }
+            | Kind::Stall
+            | Kind::Lag
             | Kind::Noise => {}
         }
     }
@@ -319,8 +323,14 @@ impl World {
                 let stage = on(&self.stage);
                 stage.lives[&fault.node].clock.skip(Duration::from_millis(fault.lasts));
             }
-            Kind::Crash | Kind::Cut | Kind::Flap | Kind::OneWay { .. } | Kind::Lag
-            | Kind::Noise | Kind::Join | Kind::Leave => {}
+            Kind::Crash
+            | Kind::Cut
+            | Kind::Flap
+            | Kind::OneWay { .. }
+            | Kind::Lag
+            | Kind::Noise
+            | Kind::Join
+            | Kind::Leave => {}
         }
     }
 
@@ -335,9 +345,8 @@ impl World {
             .map(|(slot, _)| *slot)
             .collect();
         self.differing = differing;
-        let why = disorder(&stage.wanted, &stage.running).or_else(|| {
-            (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}"))
-        })?;
+        let why = disorder(&stage.wanted, &stage.running)
+            .or_else(|| (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}")))?;
         if now >= since + millis(SETTLING_MAX) {
             let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck);
             panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
@@ -403,10 +412,7 @@ fn millis(span: Duration) -> u64 {
 
 /// Why the world is not in order: all nodes must be there and agree on one placement, and each slot
 /// must be acted for once and complete where it belongs.
-fn disorder(
-    wanted: &BTreeSet<usize>,
-    running: &BTreeMap<usize, Arc<Shared>>,
-) -> Option<String> {
+fn disorder(wanted: &BTreeSet<usize>, running: &BTreeMap<usize, Arc<Shared>>) -> Option<String> {
     if !running.keys().eq(wanted) {
         return Some(format!("nodes {:?} run, not {wanted:?}", running.keys()));
     }
@@ -535,7 +541,8 @@ fn config(node: usize, script: &Script) -> Config {
         config.node.zone = if node % 2 == 0 { "east" } else { "west" }.parse().ok();
         config.node.weight = if node == 1 { HEAVY } else { Weight::default() };
     }
-    config.cluster.join = (0..FIRST_NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
+    config.cluster.join =
+        (0..FIRST_NODES).map(|seed| format!("{}:{PEER_PORT}", name(seed))).collect();
     config.gossip.listen = any(GOSSIP_PORT);
     config.gossip.advertise = at(GOSSIP_PORT);
     config.peer.listen = any(PEER_PORT);

@@ -100,7 +100,7 @@ impl<'a> Claims<'a> {
         let mut by_slot = vec![None; usize::from(SLOTS)];
         for (node, word) in known.peers {
             let stopped = phase(known.view, *node) == Some(Phase::Paused) && !word.fresh;
-            if stopped || !known.is_heard_of(*node) {
+            if stopped || word.out || !known.is_heard_of(*node) {
                 continue;
             }
             for slot in word.holdings.acting.iter() {
@@ -113,7 +113,10 @@ impl<'a> Claims<'a> {
         let all_heard = known.view.others().all(|member| {
             member.identity.phase == Phase::Paused
                 || known.silent.contains(&member.identity.node)
-                || known.peers.get(&member.identity.node).is_some_and(PeerHoldings::is_sure)
+                || known
+                    .peers
+                    .get(&member.identity.node)
+                    .is_some_and(|word| word.fresh && word.is_sure())
         });
         let mut in_transit = known.own.in_transit.clone();
         for (_, word) in known.peers.iter().filter(|(node, _)| known.is_heard_of(**node)) {
@@ -137,8 +140,8 @@ impl<'a> Claims<'a> {
         if node == self.known.view.me {
             return Some(self.known.own.complete.contains(slot));
         }
-        let word = &self.known.peers.get(&node)?.holdings;
-        (!word.fenced).then(|| word.complete.contains(slot))
+        let word = self.known.peers.get(&node)?;
+        word.is_sure().then(|| word.holdings.complete.contains(slot))
     }
 
     /// The member of the set that should act: the first that is active, not gone and complete.

@@ -75,7 +75,10 @@ impl Scene {
             filled: SlotSet::new(),
         };
         for number in (0..phases.len() as u128).filter(|number| *number != me) {
-            scene.words.insert(NodeId(number), PeerHoldings { holdings: nothing(), fresh: true });
+            scene.words.insert(
+                NodeId(number),
+                PeerHoldings { holdings: nothing(), fresh: true, out: false },
+            );
         }
         scene
     }

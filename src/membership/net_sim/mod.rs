@@ -279,6 +279,14 @@ impl Network {
                     self.queue_in(after, ping);
                 }
             }
+            Event::Accuse { node, generation, incarnation } => {
+                if self.quic {
+                    let (to, suspected) = (index(node), Some((generation, incarnation)));
+                    let ping = Happening::Ping { from: observer, to, token: 0, suspected };
+                    let after = self.reliable_latency();
+                    self.queue_in(after, ping);
+                }
+            }
             Event::RenewNotice { node, above } => {
                 let to = index(node);
                 if self.quic && self.hosts[to].side == self.hosts[observer].side {
