@@ -258,6 +258,10 @@ family! {
             = "chickadee_handovers_total" {result = "death"};
         "Times that all acting bits were dropped because others may have stood in." fences: Counter
             = "chickadee_fences_total";
+        "When the snapshot file was last written, in seconds since 1970." snapshot_written: Gauge
+            = "chickadee_snapshot_last_success_timestamp_seconds";
+        "Size of the snapshot file last written." snapshot_bytes: Gauge
+            = "chickadee_snapshot_size_bytes";
         "Slots taken over from a member that answered no ping." deputy_takeovers: Counter
             = "chickadee_deputy_takeovers_total";
         "Slots whose last or only copy was declared complete." promoted: Counter

@@ -8,6 +8,11 @@
 //!
 //! A donor that does not act says `Declined`; a stream that is cut off leaves what has arrived, and
 //! the next round of the reconciler asks again.
+//!
+//! Of a slot of which the receiver has entries already it tells the digest, and the clock up to which
+//! it should have everything. If the digests are equal nothing is sent but the ends. Else the donor
+//! sends what is younger, and says `Declined`: the receiver asks again, and is told that the digests
+//! are equal. Where they are not after two tries the whole slot is sent, and compared afterwards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -30,14 +35,43 @@ use super::breakage::Rule;
 use super::replicate::{Group, Outgoing, ToDrive, drive_all};
 use super::{Cache, Shared, marks};
 
+/// How often a copy that is there already is tried to be proved equal, before it is sent whole.
+const TRIES_MAX: u8 = 2;
+
 /// The first message of a fill's stream, from the receiver.
 #[derive(Debug, Serialize, Deserialize)]
 struct FillRequest {
     session: u64,
     slots: SlotSet,
     /// Those of which the receiver has entries already: it acted under a lower term, or came back.
-    /// A fill brings nothing of what it alone has, so the two are compared afterwards.
-    kept: SlotSet,
+    had: BTreeMap<Slot, Had>,
+}
+
+/// What a receiver has of a slot.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+enum Had {
+    /// About the same.
+    Nearly {
+        /// The digest of what it has.
+        digest: u64,
+        /// The clock up to which it should have everything.
+        as_of: u64,
+    },
+    /// Something else. A fill brings nothing of what it alone has, so the two are compared afterwards.
+    Something,
+}
+
+/// What is to be sent of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    /// Everything.
+    All,
+    /// Everything, and the two are compared afterwards.
+    Compared,
+    /// What was written after that clock; then the receiver asks again.
+    Since(u64),
+    /// Nothing: the receiver has it.
+    Nothing,
 }
 
 /// The slots that fills are bringing to this node.
@@ -45,6 +79,8 @@ struct FillRequest {
 pub(super) struct Fills {
     sessions: AtomicU64,
     slots: Mutex<BTreeMap<Slot, Filling>>,
+    /// How often it was tried to prove a copy equal that this node has already.
+    tries: Mutex<BTreeMap<Slot, u8>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +159,7 @@ impl Fills {
         let (true, Some(as_of)) = (filling.cursor_ended, filling.filled) else { return };
         slots.remove(&slot);
         drop(slots);
+        lock(&self.tries).remove(&slot);
         let header = shard.header_mut(slot);
         header.complete = true;
         header.as_of = as_of;
@@ -146,9 +183,8 @@ impl Cache {
     async fn receive(&self, donor: NodeId, session: u64, slots: SlotSet) -> Result<(), CallError> {
         let shared = &self.shared;
         let mut stream = self.peers.open_bulk(donor, shared.options.op_timeout).await?;
-        let mut kept = shared.filled_slots();
-        kept.intersect_with(&slots);
-        let request = postcard::to_stdvec(&FillRequest { session, slots, kept })
+        let had = shared.had(&slots);
+        let request = postcard::to_stdvec(&FillRequest { session, slots, had })
             .map_err(|error| CallError::Refused(error.to_string()))?;
         stream.outgoing.send(request.into()).await.map_err(|_| CallError::Lost)?;
         while let Some(message) = stream.incoming.recv().await {
@@ -195,7 +231,7 @@ impl Cache {
         sender: &mut Sender<'_>,
     ) -> Result<(), CallError> {
         let shared = &self.shared;
-        let (term, drops) = {
+        let (part, term, drops) = {
             let mut shard = shared.store.lock(slot);
             let header = shard.header_mut(slot);
             let term = header.term;
@@ -213,14 +249,21 @@ impl Cache {
                 let happened = Happened::Floor { db, version };
                 put_item(&mut sender.buffer, &Item { slot, term, happened });
             }
-            (term, drops)
+            let part = match request.had.get(&slot) {
+                None => Part::All,
+                Some(Had::Something) => Part::Compared,
+                Some(Had::Nearly { digest, .. }) if *digest == header.digest() => Part::Nothing,
+                Some(Had::Nearly { as_of, .. }) => Part::Since(*as_of),
+            };
+            (part, term, drops)
         };
-        let mut from = Some(0);
+        let mut from = (part != Part::Nothing).then_some(0);
         while let Some(hash) = from {
-            from = shared.walk_step(slot, hash, term, &mut sender.buffer);
+            from = shared.walk_step((slot, hash, part), term, &mut sender.buffer);
             sender.flush_if_full().await?;
         }
-        if self.close_slot(receiver, slot, request, (term, drops)) {
+        let asks_again = matches!(part, Part::Since(_));
+        if !asks_again && self.close_slot(receiver, slot, (request, part), (term, drops)) {
             let happened = Happened::CursorEnd { session: request.session };
             put_item(&mut sender.buffer, &Item { slot, term, happened });
         } else {
@@ -235,7 +278,7 @@ impl Cache {
         &self,
         receiver: NodeId,
         slot: Slot,
-        request: &FillRequest,
+        (request, part): (&FillRequest, Part),
         (term, drops): (Term, u64),
     ) -> bool {
         let shared = &self.shared;
@@ -250,7 +293,7 @@ impl Cache {
             if !header.acting || header.term != term || link.drops() != drops {
                 return false;
             }
-            if request.kept.contains(slot) {
+            if part == Part::Compared {
                 link.set_dirty(slot);
             } else {
                 marks::raise(header, receiver, as_of);
@@ -295,10 +338,37 @@ impl Sender<'_> {
 }
 
 impl Shared {
+    /// What this node has of slots that it is to be sent.
+    fn had(&self, slots: &SlotSet) -> BTreeMap<Slot, Had> {
+        let mut filled = self.filled_slots();
+        filled.intersect_with(slots);
+        let mut tries = lock(&self.fills.tries);
+        let had = filled.iter().map(|slot| {
+            let tried = tries.entry(slot).or_default();
+            if *tried >= TRIES_MAX {
+                return (slot, Had::Something);
+            }
+            *tried += 1;
+            let shard = self.store.lock(slot);
+            let header = shard.header(slot);
+            (slot, Had::Nearly { digest: header.digest(), as_of: header.as_of })
+        });
+        had.collect()
+    }
+
     /// Encodes the next entries of a slot under one hold of its lock.
-    fn walk_step(&self, slot: Slot, from: u64, term: Term, buffer: &mut Vec<u8>) -> Option<u64> {
+    fn walk_step(
+        &self,
+        (slot, from, part): (Slot, u64, Part),
+        term: Term,
+        buffer: &mut Vec<u8>,
+    ) -> Option<u64> {
+        let since = if let Part::Since(clock) = part { clock } else { 0 };
         let mut keys = 0;
         let next = self.store.lock(slot).scan(slot, from, WALK_STEP, &mut |_, entry| {
+            if entry.record().version.clock < since {
+                return;
+            }
             let happened = Happened::Record(entry.record());
             put_item(buffer, &Item { slot, term, happened });
             keys += 1;

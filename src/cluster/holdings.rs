@@ -97,8 +97,7 @@ impl HoldingsBook {
     pub(super) fn own(
         &self,
         store: &Store,
-        placement: u64,
-        fenced: bool,
+        (placement, fenced, kept): (u64, bool, u64),
         now: Instant,
     ) -> Holdings {
         let in_transit = self.in_transit(now);
@@ -108,6 +107,7 @@ impl HoldingsBook {
         if let Some(known) = cached.as_mut().filter(|known| known.revision == revision) {
             known.placement = placement;
             known.fenced = fenced;
+            known.kept = kept;
             known.in_transit = in_transit;
             return known.clone();
         }
@@ -124,8 +124,16 @@ impl HoldingsBook {
             }
         }
         let generation = self.generation;
-        let fresh =
-            Holdings { generation, revision, acting, complete, fenced, in_transit, placement };
+        let fresh = Holdings {
+            generation,
+            revision,
+            acting,
+            complete,
+            fenced,
+            kept,
+            in_transit,
+            placement,
+        };
         *cached = Some(fresh.clone());
         fresh
     }

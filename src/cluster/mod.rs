@@ -25,6 +25,7 @@ mod fence;
 mod fill;
 mod hints;
 mod holdings;
+mod kept;
 mod marks;
 mod missed;
 mod outcasts;
@@ -64,12 +65,14 @@ use crate::wire::message::ActingHint;
 use fence::Fence;
 use hints::Hints;
 use holdings::HoldingsBook;
+use kept::Kept;
 use outcasts::Outcasts;
 use replicate::Link;
 use yields::Yields;
 
 pub use coordinate::{CommandCall, Port, Started};
 pub use fence::FenceReason;
+pub use kept::Loaded;
 pub use reconcile::Progress;
 pub use report::{CopyReport, GoneCounts, LocatedReplica, MoveCounts, SlotCounts, SlotReport};
 pub use serve::PeerService;
@@ -142,6 +145,7 @@ pub struct Shared {
     yields: Yields,
     fence: Fence,
     outcasts: Outcasts,
+    kept: Kept,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -196,6 +200,7 @@ impl Shared {
             yields: Yields::new(),
             fence,
             outcasts,
+            kept: Kept::default(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })

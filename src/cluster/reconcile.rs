@@ -79,6 +79,10 @@ impl Cache {
             filling: &shared.fills.under_way(),
             filled: &shared.filled_slots(),
         });
+        if shared.kept.is_loading() {
+            plan.fills.clear();
+            plan.promotes = SlotSet::new();
+        }
         plan.takes = plan.takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
         self.settle_alone(&plan, view, &orphans);
         for (donor, slots) in plan.fills.clone() {

@@ -334,7 +334,8 @@ impl Shared {
     pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
         let placement = self.view.load().placement.id().get();
         let fenced = self.fenced().is_some();
-        self.holdings.own(&self.store, placement, fenced, self.clock.now())
+        let known = (placement, fenced, self.kept.until());
+        self.holdings.own(&self.store, known, self.clock.now())
     }
 }
 

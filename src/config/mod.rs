@@ -42,6 +42,8 @@ pub struct Config {
     pub memory: MemoryConfig,
     /// Section `log`.
     pub log: LogConfig,
+    /// `snapshot.*`.
+    pub snapshot: SnapshotConfig,
 }
 
 impl Config {
@@ -247,6 +249,15 @@ pub enum MemoryPolicy {
     Evict,
     /// The write is answered `OOM`.
     Refuse,
+}
+
+/// The snapshot file, for a warm restart.
+#[derive(Clone, Copy, Debug)]
+pub struct SnapshotConfig {
+    /// `snapshot.enabled`.
+    pub enabled: bool,
+    /// `snapshot.interval`: how often it is written beside on pause; zero for never.
+    pub interval: Duration,
 }
 
 /// Logging.

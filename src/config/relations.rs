@@ -9,8 +9,18 @@ use crate::types::units::format_span;
 
 /// Checks every relation; the first that does not hold is the error.
 pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
-    let Config { node: _, cluster, security, gossip, peer, client, admin: _, memory: _, log: _ } =
-        &loaded.config;
+    let Config {
+        node: _,
+        cluster,
+        security,
+        gossip,
+        peer,
+        client,
+        admin: _,
+        memory: _,
+        snapshot: _,
+        log: _,
+    } = &loaded.config;
     let secret = security.secret_file.is_some();
     let fault = |key: &'static str, message: String| {
         let value = find(key).map(|row| row.show(&loaded.config)).unwrap_or_default();

@@ -542,6 +542,26 @@ pub const SETTINGS: &[Setting] = &[
         ..BLANK
     },
     Setting {
+        key: "snapshot.enabled",
+        kind: Kind::Switch,
+        default: "true",
+        doc: "Whether a node that is stopped keeps its data in a file for its next start.",
+        more: "It is compared with the other copies before it is used, and `cluster.tombstone_grace` \
+               ends its use.",
+        put: |c, v| c.snapshot.enabled = v.switch(),
+        get: |c| Value::Switch(c.snapshot.enabled),
+        ..BLANK
+    },
+    Setting {
+        key: "snapshot.interval",
+        kind: Kind::Span { min: secs(1), max: secs(DAY), zero: Some("only when it stops") },
+        default: "0s",
+        doc: "How often the snapshot file is written while the node runs.",
+        put: |c, v| c.snapshot.interval = v.span(),
+        get: |c| Value::Span(c.snapshot.interval),
+        ..BLANK
+    },
+    Setting {
         key: "log.level",
         kind: Kind::Filter,
         default: "info",

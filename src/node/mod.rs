@@ -14,6 +14,7 @@ mod ground;
 mod keeper;
 mod ports;
 mod shards;
+mod snapshots;
 mod source;
 mod start;
 mod stats;
@@ -75,6 +76,7 @@ pub(crate) struct Inner {
     generation: Generation,
     started: Instant,
     clock: SharedClock,
+    storage: Arc<dyn Storage>,
     metrics: Metrics,
     recorder: PrometheusHandle,
     addresses: Addresses,

@@ -85,7 +85,7 @@ async fn start(
     let control_peers = transport.peers(0)?;
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
-    let Ground { config, seams: Seams { net, clock, rng, .. }, file, password, .. } = ground;
+    let Ground { config, seams: Seams { net, clock, rng, storage }, file, password, .. } = ground;
     let server =
         Server::new(config.client.clone(), password, Arc::clone(&clock), metrics.server.clone());
     let inner = Arc::new(Inner {
@@ -93,6 +93,7 @@ async fn start(
         generation: file.generation,
         started: clock.now(),
         clock: Arc::clone(&clock),
+        storage,
         recorder,
         addresses,
         members,
@@ -108,6 +109,11 @@ async fn start(
         metrics,
         config,
     });
+    // Before this node is a member: nobody is to believe that it has nothing.
+    let warm = file.facts.is_some() && inner.config.snapshot.enabled;
+    if warm {
+        inner.shared.begin_loading();
+    }
     if let Some(admin) = ports.admin {
         admin.serve(Arc::new(NodeSource(Arc::clone(&inner))), &tasks);
     }
@@ -120,6 +126,9 @@ async fn start(
         metrics: inner.metrics.gossip.clone(),
         tasks,
     });
+    if warm {
+        inner.tasks.spawn_on(&control, "snapshot", Arc::clone(&inner).load_snapshot());
+    }
     run(&inner, keeper, &port, &control);
     accept_clients(&inner, ports.client, ports.cluster);
     tracing::info!(
@@ -146,6 +155,11 @@ fn run(
     tasks.spawn_on(control, "peer port", async move { transport.run().await });
     tasks.spawn_on(control, "follow members", follow_members(Arc::clone(inner)));
     tasks.spawn_on(control, "node file", keep_file(Arc::clone(inner), keeper));
+    let every = inner.config.snapshot.interval;
+    if !every.is_zero() {
+        let keeping = Arc::clone(inner).keep_snapshots(every, tasks.stop_signal());
+        tasks.spawn_on(control, "snapshots", keeping);
+    }
     inner.control.spawn_workers(tasks, port);
 }
 

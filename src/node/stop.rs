@@ -1,5 +1,5 @@
 //! The order of stopping, as code: not ready, no new clients, slots released, goodbye, clients
-//! answered, connections closed.
+//! answered, snapshot written, connections closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ impl Inner {
         if acting > 0 {
             tracing::warn!(slots = acting, "slots could not be released: nobody else has them");
         }
+        self.close_clients().await;
+        self.save_snapshot().await;
         self.end().await;
     }
 
@@ -61,6 +63,7 @@ impl Inner {
             tracing::warn!(slots = held, "slots were not handed over in time");
         }
         self.members.leave().await;
+        self.close_clients().await;
         self.end().await;
         held
     }
@@ -89,8 +92,8 @@ impl Inner {
         })
     }
 
-    /// Lets clients have the answers they wait for, then closes everything.
-    async fn end(&self) {
+    /// Lets clients have the answers they wait for.
+    async fn close_clients(&self) {
         self.server.clients().close_all();
         let deadline = self.clock.now() + self.config.client.op_timeout;
         let clients = self
@@ -102,6 +105,10 @@ impl Inner {
         if clients > 0 {
             tracing::warn!(clients, "clients were cut off");
         }
+    }
+
+    /// Closes everything.
+    async fn end(&self) {
         self.transport.close().await;
         self.tasks.stop_and_join(TASK_GRACE).await;
         self.stopped.open();

@@ -1,8 +1,8 @@
-//! Small named files, written whole or not at all, in a folder that one process owns.
+//! Named files, written whole or not at all, in a folder that one process owns.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -39,8 +39,24 @@ pub trait Storage: Send + Sync + 'static {
     /// the old ones are whole.
     fn write(&self, name: &str, contents: &[u8]) -> Result<(), StorageError>;
 
+    /// Begins a new file of this name, piece by piece. It is not synced to the disk.
+    fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StorageError>;
+
+    /// The contents of `name`, piece by piece; `None` if there is no such file.
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError>;
+
     /// Where `name` is, for messages.
     fn describe(&self, name: &str) -> String;
+}
+
+/// A file that is being written. The old one of its name stays until it is committed; dropped, it
+/// comes to nothing.
+pub trait NewFile: Send {
+    /// Appends to it.
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError>;
+
+    /// Puts it in the place of the old one.
+    fn commit(self: Box<Self>) -> Result<(), StorageError>;
 }
 
 /// A folder of the file system, owned until this is dropped.
@@ -109,8 +125,42 @@ impl Storage for DirectoryStorage {
         self.replace(&path, contents).map_err(fault("cannot write", &path))
     }
 
+    fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StorageError> {
+        let path = self.folder.join(name);
+        let temporary = path.with_extension("new");
+        let file = private().create(true).truncate(true).open(&temporary);
+        let file = BufWriter::new(file.map_err(fault("cannot write", &temporary))?);
+        Ok(Box::new(NewInFolder { file, temporary, path }))
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError> {
+        let path = self.folder.join(name);
+        match File::open(&path) {
+            Ok(file) => Ok(Some(Box::new(BufReader::new(file)))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(fault("cannot read", &path)(error)),
+        }
+    }
+
     fn describe(&self, name: &str) -> String {
         self.folder.join(name).display().to_string()
+    }
+}
+
+struct NewInFolder {
+    file: BufWriter<File>,
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl NewFile for NewInFolder {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.file.write_all(bytes).map_err(fault("cannot write", &self.temporary))
+    }
+
+    fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
+        let written = self.file.flush().and_then(|()| fs::rename(&self.temporary, &self.path));
+        written.map_err(fault("cannot write", &self.path))
     }
 }
 
@@ -131,8 +181,35 @@ impl Storage for MemoryStorage {
         Ok(())
     }
 
+    fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StorageError> {
+        let (storage, name) = (self.clone(), name.to_owned());
+        Ok(Box::new(NewInMemory { storage, name, contents: Vec::new() }))
+    }
+
+    fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError> {
+        let contents = self.read(name)?;
+        Ok(contents.map(|bytes| Box::new(io::Cursor::new(bytes)) as Box<dyn Read + Send>))
+    }
+
     fn describe(&self, name: &str) -> String {
         format!("{name} (in memory)")
+    }
+}
+
+struct NewInMemory {
+    storage: MemoryStorage,
+    name: String,
+    contents: Vec<u8>,
+}
+
+impl NewFile for NewInMemory {
+    fn append(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
+        self.contents.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn commit(self: Box<Self>) -> Result<(), StorageError> {
+        self.storage.write(&self.name, &self.contents)
     }
 }
 
@@ -151,6 +228,15 @@ mod tests {
         assert_eq!(storage.read("a").unwrap().unwrap(), b"");
         assert_eq!(storage.read("b").unwrap().unwrap(), b"other");
         assert!(storage.describe("a").contains('a'));
+        let mut contents = String::new();
+        assert!(storage.open("c").unwrap().is_none());
+        let mut file = storage.create("c").unwrap();
+        file.append(b"first, ").unwrap();
+        file.append(b"second").unwrap();
+        assert!(storage.open("c").unwrap().is_none());
+        file.commit().unwrap();
+        storage.open("c").unwrap().unwrap().read_to_string(&mut contents).unwrap();
+        assert_eq!(contents, "first, second");
     }
 
     #[test]

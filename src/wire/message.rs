@@ -191,6 +191,9 @@ pub struct Holdings {
     pub complete: SlotSet,
     /// Whether it is fenced: it acts for nothing, and what it is complete for is not sure.
     pub fenced: bool,
+    /// The clock up to which its copies go that are not complete because it was restarted; 0 if it
+    /// has none, the highest while it is finding out.
+    pub kept: u64,
     /// Slots it has just handed over, to a node that may not know it yet.
     pub in_transit: SlotSet,
     /// Its placement id.

@@ -29,7 +29,8 @@ pub(crate) struct Fault {
 /// What happens to a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The node dies and comes back with its node file and without its data.
+    /// The node dies and comes back with its node file, and with the data of its last snapshot file
+    /// if it has one.
     Crash,
     /// The node is told to stop, and is started again; both as a service manager does it.
     Restart,
@@ -80,6 +81,8 @@ pub(crate) struct Script {
     pub(crate) short_grace: bool,
     /// Whether nodes have weights and zones.
     pub(crate) lopsided: bool,
+    /// Whether nodes write snapshot files while they run: then a crash leaves old data.
+    pub(crate) saving: bool,
     /// In their order: each comes some time after the world has settled.
     pub(crate) troubles: Vec<Trouble>,
 }
@@ -98,8 +101,13 @@ impl Script {
         }
         let mut there: BTreeSet<usize> = (0..FIRST_NODES).collect();
         let troubles = harshness.map(|harsh| Trouble::draw(rng, harsh, &mut there)).to_vec();
-        let (short_grace, lopsided) = (rng.random_bool(0.5), rng.random_bool(0.25));
-        Self { shortfall, short_grace, lopsided, troubles }
+        Self {
+            shortfall,
+            short_grace: rng.random_bool(0.5),
+            lopsided: rng.random_bool(0.25),
+            saving: rng.random_bool(0.3),
+            troubles,
+        }
     }
 
     /// All faults.

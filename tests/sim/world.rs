@@ -43,6 +43,8 @@ const CALM_LOOKS: u32 = 5;
 pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(30);
 /// How long a command of unknown outcome may still be under way.
 const STRAGGLING: Duration = Duration::from_secs(3);
+/// How often nodes write their snapshot files, where they do.
+const SAVING: Duration = Duration::from_secs(2);
 /// The weight of a node that holds more than others.
 const HEAVY: Weight = Weight::new(2).expect("a weight");
 /// Keys that one `MGET` asks for.
@@ -536,6 +538,9 @@ fn config(node: usize, script: &Script) -> Config {
     config.cluster.acks_shortfall = script.shortfall;
     if script.short_grace {
         config.cluster.ring_grace = Duration::from_secs(2);
+    }
+    if script.saving {
+        config.snapshot.interval = SAVING;
     }
     if script.lopsided {
         config.node.zone = if node % 2 == 0 { "east" } else { "west" }.parse().ok();

@@ -3,6 +3,7 @@
 //! A plan is level-triggered: it is made anew from the present view and the nodes' own words on
 //! what they hold, so that a lost message costs a round, never a slot.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
@@ -159,15 +160,30 @@ impl<'a> Claims<'a> {
         None
     }
 
-    /// Whether this node is to declare its copy complete because there is no other: it is the
-    /// first of the set, nobody acts or is complete, and no absent member may still have a copy.
+    /// Whether this node is to declare its copy complete because there is no other: nobody acts or is
+    /// complete, no absent member may still have a copy, and of the copies that outlived a restart
+    /// none goes further than this node's, which is the first of the set among equals.
     fn is_last_copy(&self, slot: Slot) -> bool {
         let view = self.known.view;
         let mut set = view.replica_set(slot);
+        let last_kept = || {
+            let places = view.replica_set(slot).enumerate();
+            let last =
+                places.max_by_key(|(place, placed)| (self.kept(placed.node), Reverse(*place)));
+            last.map(|(_, placed)| placed.node)
+        };
         self.is_free(slot)
             && set.all(|placed| placed.standing != Standing::Gone)
-            && view.replica_set(slot).next().is_some_and(|first| first.node == view.me)
+            && last_kept() == Some(view.me)
             && !self.known.peers.values().any(|word| word.holdings.complete.contains(slot))
+    }
+
+    /// How far the copies of a node go that it kept over a restart.
+    fn kept(&self, node: NodeId) -> u64 {
+        if node == self.known.view.me {
+            return self.known.own.kept;
+        }
+        self.known.peers.get(&node).map_or(0, |word| word.holdings.kept)
     }
 
     /// Whether nobody acts for the slot, no member of its set is complete, and this node, a former

@@ -27,6 +27,7 @@ fn nothing() -> Holdings {
         acting: SlotSet::new(),
         complete: SlotSet::new(),
         fenced: false,
+        kept: 0,
         in_transit: SlotSet::new(),
         placement: 0,
     }

@@ -16,7 +16,8 @@ use crate::config::value::{Raw, Value};
 use crate::config::{Acks, AcksShortfall};
 use crate::config::{
     AdminConfig, ClientConfig, ClusterConfig, Config, GossipConfig, GossipProfile, LogConfig,
-    LogFormat, MemoryConfig, MemoryPolicy, NodeConfig, PeerConfig, SecurityConfig, relations,
+    LogFormat, MemoryConfig, MemoryPolicy, NodeConfig, PeerConfig, SecurityConfig, SnapshotConfig,
+    relations,
 };
 use crate::types::{ByteSize, Weight};
 
@@ -269,6 +270,7 @@ fn blank(machine: &Machine, form: bool) -> Config {
         },
         admin: AdminConfig { listen: Vec::new(), socket: PathBuf::new() },
         memory: MemoryConfig { limit: ByteSize(0), policy: MemoryPolicy::Evict },
+        snapshot: SnapshotConfig { enabled: true, interval: zero },
         log: LogConfig { level: String::new(), format: LogFormat::Auto },
     }
 }
