@@ -101,7 +101,9 @@ impl Shared {
     pub(super) fn release(&self, view: &View, asker: NodeId, slots: &SlotSet) -> Vec<ReleasedSlot> {
         let (wall, link) = (self.clock.wall(), self.link(asker));
         let missed = link.map_or_else(SlotSet::new, |link| link.missed().all());
-        let may_have = |slot: &Slot| comes_before(view, asker, *slot) && !missed.contains(*slot);
+        let gives_up = view.phase == Phase::Paused || self.clocks.is_wrong();
+        let may_have =
+            |slot: &Slot| comes_before(view, asker, *slot, gives_up) && !missed.contains(*slot);
         let mut released = Vec::new();
         for slot in slots.iter().filter(may_have) {
             let mut shard = self.store.lock(slot);
@@ -249,16 +251,15 @@ fn followers(view: &View, slot: Slot, receivers: &[NodeId], asker: NodeId) -> Ve
     nodes.into_iter().map(|node| (node, node == view.me)).collect()
 }
 
-/// Whether `asker` stands before this node for the slot, by this node's own view: then the acting
-/// bit is the asker's.
-fn comes_before(view: &View, asker: NodeId, slot: Slot) -> bool {
+/// Whether `asker` stands before this node for the slot, by this node's own view, or is of its set
+/// where this node gives everything up: then the acting bit is the asker's.
+fn comes_before(view: &View, asker: NodeId, slot: Slot, gives_up: bool) -> bool {
     for placed in view.replica_set(slot) {
         if placed.node == asker {
             return placed.standing != Standing::Gone;
         }
         if placed.node == view.me {
-            return view.phase == Phase::Paused
-                && view.replica_set(slot).any(|other| other.node == asker);
+            return gives_up && view.replica_set(slot).any(|other| other.node == asker);
         }
     }
     false

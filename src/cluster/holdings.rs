@@ -93,21 +93,14 @@ impl HoldingsBook {
         known == Some((self.generation, self.revision()))
     }
 
-    /// What this node holds, read from its slot headers when something changed.
-    pub(super) fn own(
-        &self,
-        store: &Store,
-        (placement, fenced, kept): (u64, bool, u64),
-        now: Instant,
-    ) -> Holdings {
+    /// What this node holds, read from its slot headers when something changed. What is true of the
+    /// node as a whole is left blank.
+    pub(super) fn own(&self, store: &Store, now: Instant) -> Holdings {
         let in_transit = self.in_transit(now);
         let mut cached = lock(&self.own);
         // Read before the headers: a change in between is seen by the next call.
         let revision = self.revision();
         if let Some(known) = cached.as_mut().filter(|known| known.revision == revision) {
-            known.placement = placement;
-            known.fenced = fenced;
-            known.kept = kept;
             known.in_transit = in_transit;
             return known.clone();
         }
@@ -124,16 +117,8 @@ impl HoldingsBook {
             }
         }
         let generation = self.generation;
-        let fresh = Holdings {
-            generation,
-            revision,
-            acting,
-            complete,
-            fenced,
-            kept,
-            in_transit,
-            placement,
-        };
+        let fresh =
+            Holdings { generation, revision, acting, complete, in_transit, ..Holdings::default() };
         *cached = Some(fresh.clone());
         fresh
     }

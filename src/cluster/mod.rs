@@ -16,6 +16,7 @@
 
 mod acting;
 pub mod breakage;
+mod clocks;
 mod compare;
 mod coordinate;
 mod deputy;
@@ -62,6 +63,7 @@ use crate::types::{ByteSize, Generation, NodeId, Phase, Slot, SlotSet, WallMilli
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::ActingHint;
 
+use clocks::Clocks;
 use fence::Fence;
 use hints::Hints;
 use holdings::HoldingsBook;
@@ -146,6 +148,7 @@ pub struct Shared {
     fence: Fence,
     outcasts: Outcasts,
     kept: Kept,
+    clocks: Clocks,
     /// Told whenever a new view is published.
     viewed: tokio::sync::watch::Sender<u64>,
     publishing: Mutex<()>,
@@ -201,6 +204,7 @@ impl Shared {
             fence,
             outcasts,
             kept: Kept::default(),
+            clocks: Clocks::default(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),
         })

@@ -136,6 +136,7 @@ impl Cache {
         let shared = &self.shared;
         let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         shared.holdings.begin_round(&present);
+        let began = shared.clock.wall();
         let calls: Vec<_> = present
             .iter()
             .filter(|node| !silent.contains(node))
@@ -152,17 +153,19 @@ impl Cache {
                 shared.note_answer(&link, &answer);
             }
             let Ok(answer) = answer else { continue };
-            let (word, asked) = match Response::decode(&answer) {
-                Some(Response::Holdings(holdings, asked)) => (Some(holdings), asked),
-                Some(Response::Unchanged(asked)) => (None, asked),
+            let (word, aside) = match Response::decode(&answer) {
+                Some(Response::Holdings(holdings, aside)) => (Some(holdings), aside),
+                Some(Response::Unchanged(aside)) => (None, aside),
                 _ => {
                     tracing::warn!(%node, "peer did not understand a question about holdings");
                     continue;
                 }
             };
-            shared.outcasts.heard(node, asked);
+            shared.clocks.note(node, began, aside.wall, shared.clock.wall());
+            shared.outcasts.heard(node, aside.asked);
             shared.holdings.heard(node, word, shared.outcasts.removal(node).is_some());
         }
+        shared.judge_clocks(view);
     }
 
     /// Asks `holder` for acting bits. Where both act, the copies are compared first.

@@ -9,7 +9,7 @@ use crate::peers::{BulkStream, Caller, Serve, Served};
 use crate::resp::Proto;
 use crate::store::{Merged, Shard};
 use crate::types::{Instant, NodeId, Slot, SlotSet, Version, WallMillis};
-use crate::wire::message::{ActingHint, Applied, ReleasedSlot, Request, Response, Run};
+use crate::wire::message::{ActingHint, Applied, Aside, ReleasedSlot, Request, Response, Run};
 use crate::wire::raw::{Args, Raw};
 use crate::wire::replication::{self, Happened, Item};
 
@@ -143,10 +143,11 @@ impl Serve for PeerService {
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
                 let asked = shared.outcasts.asked(from.node);
+                let aside = Aside { asked, wall: shared.clock.wall() };
                 if shared.holdings.is_current(known, shared.clock.now()) {
-                    return now(&Response::Unchanged(asked));
+                    return now(&Response::Unchanged(aside));
                 }
-                now(&Response::Holdings(shared.own_holdings(), asked))
+                now(&Response::Holdings(shared.own_holdings(), aside))
             }
             Request::Release { slots } => self.release(from.node, &slots),
             Request::Keys { .. } => self.keys(&request),
@@ -332,10 +333,12 @@ impl Shared {
 
     /// What this node holds now.
     pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
-        let placement = self.view.load().placement.id().get();
-        let fenced = self.fenced().is_some();
-        let known = (placement, fenced, self.kept.until());
-        self.holdings.own(&self.store, known, self.clock.now())
+        let mut own = self.holdings.own(&self.store, self.clock.now());
+        own.placement = self.view.load().placement.id().get();
+        own.fenced = self.fenced().is_some();
+        own.clock_wrong = self.clocks.is_wrong();
+        own.kept = self.kept.until();
+        own
     }
 }
 

@@ -61,6 +61,13 @@ pub(super) fn standing(member: &MemberInfo) -> Standing {
     }
 }
 
+/// Whether slots belong to a member. With one copy of each a paused node keeps no place: what it has
+/// is handed to others before it stops, and comes back to it when it returns.
+fn is_placed(table: &MemberTable, member: &MemberInfo) -> bool {
+    let only_copies = table.facts.replicas == 1;
+    member.is_placed() && !(only_copies && member.identity.phase == Phase::Paused)
+}
+
 fn ring_member(member: &MemberInfo) -> RingMember {
     RingMember {
         node: member.identity.node,
@@ -79,7 +86,12 @@ impl View {
         let me = table.me;
         let phase = table.get(me).map_or(Phase::Joining, |own| own.identity.phase);
         let ring: Vec<RingMember> = if table.formed {
-            table.members.iter().filter(|member| member.is_placed()).map(ring_member).collect()
+            table
+                .members
+                .iter()
+                .filter(|member| is_placed(&table, member))
+                .map(ring_member)
+                .collect()
         } else {
             Vec::new()
         };

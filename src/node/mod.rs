@@ -207,6 +207,9 @@ impl Inner {
         if let Some(why) = self.shared.fenced() {
             reasons.push(format!("fenced: {why}"));
         }
+        if self.shared.is_clock_wrong() {
+            reasons.push("this node's clock is wrong by the other nodes' clocks".to_owned());
+        }
         let progress = self.shared.progress();
         if progress.complete < progress.assigned || progress.assigned == 0 {
             let missing = progress.assigned - progress.complete;

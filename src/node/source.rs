@@ -148,7 +148,7 @@ impl Source for NodeSource {
                     connected: stats.is_some_and(|stats| stats.up),
                     rtt_seconds: stats.and_then(|stats| stats.rtt).map(|rtt| rtt.as_secs_f64()),
                     queue_bytes: self.0.shared.queued_bytes(node) as u64,
-                    clock_offset_seconds: None,
+                    clock_offset_seconds: self.0.shared.clock_offset(node),
                     last_error: None,
                 }
             })

@@ -16,6 +16,7 @@ use tokio::time::timeout;
 
 use super::connections::{Direction, Registered};
 use super::endpoint::{close, proved_node, refusal};
+use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use super::{Context, answer, bulk};
 use crate::limits::{
@@ -230,7 +231,9 @@ async fn serve_arrived(context: Arc<Context>, arrived: Arrived, serve: Arc<dyn S
         }
         Purpose::Address => {
             let connection = registered.connection();
-            let answered = answer::serve_stream(send, recv, from, &*serve, &*context.clock);
+            // One request has nothing to be measured by.
+            let judged_by = (&*context.clock, &Freshness::default());
+            let answered = answer::serve_stream(send, recv, from, &*serve, judged_by);
             if timeout(CALL_TIMEOUT, answered).await.is_ok() {
                 let _closed_or_late = timeout(LINGER, connection.closed()).await;
             }

@@ -16,6 +16,7 @@ use tokio::sync::Notify;
 
 use super::Context;
 use super::endpoint::close;
+use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use crate::clock::Clock;
 use crate::limits::{LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX};
@@ -59,10 +60,15 @@ pub(super) async fn serve_stream(
     mut recv: RecvStream,
     from: Caller,
     serve: &dyn Serve,
-    clock: &dyn Clock,
+    (clock, freshness): (&dyn Clock, &Freshness),
 ) -> Result<(), ReadError> {
-    let (header, request) = stream::read_frame(&mut recv).await?;
+    let header = stream::read_header(&mut recv).await?;
+    let is_fresh = freshness.is_fresh(clock.now(), header.sent);
+    let request = stream::read_payload(&mut recv, header.payload_len).await?;
     serve.wake(clock.now());
+    if !is_fresh {
+        return Err(ReadError::Stale);
+    }
     let answer = match serve.serve(from, &request, header.budget) {
         Served::Now(answer) => answer,
         Served::Later(answer) => answer.await,
@@ -79,6 +85,7 @@ struct Answering {
     from: Caller,
     serve: Arc<dyn Serve>,
     outbox: Arc<Outbox>,
+    freshness: Arc<Freshness>,
 }
 
 /// Answers on their way out; outlives the lane while later ones are under way.
@@ -106,6 +113,7 @@ impl Answering {
             from,
             serve,
             outbox: Arc::default(),
+            freshness: Arc::default(),
         }
     }
 
@@ -146,7 +154,11 @@ impl Answering {
             if let (Some(payload), FrameKind::Request) = (payload, header.kind)
                 && !budget.is_zero()
             {
-                self.serve_one(header.id, payload, budget, answers);
+                if self.freshness.is_fresh(now, header.sent) {
+                    self.serve_one(header.id, payload, budget, answers);
+                } else {
+                    self.context.metrics.stale.increment(1);
+                }
             }
             buffer.advance(header.frame_len());
         }
@@ -209,9 +221,10 @@ impl Answering {
                 Err(error) => return error.into(),
             };
             let (from, serve) = (self.from, Arc::clone(&self.serve));
-            let clock = Arc::clone(&self.context.clock);
+            let (clock, freshness) = (Arc::clone(&self.context.clock), Arc::clone(&self.freshness));
             tasks::spawn("large request", async move {
-                if let Err(error) = serve_stream(send, recv, from, &*serve, &*clock).await {
+                let judged_by = (&*clock, &*freshness);
+                if let Err(error) = serve_stream(send, recv, from, &*serve, judged_by).await {
                     tracing::debug!(node = %from.node, %error, "large request was not answered");
                 }
             });

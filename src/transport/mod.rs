@@ -34,6 +34,7 @@ mod answer;
 mod bulk;
 mod connections;
 mod endpoint;
+mod freshness;
 mod in_flight;
 mod lane;
 mod pool;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::endpoint::{Dialer, Target, close};
+use super::freshness::stamp;
 use super::lane::{Lane, Load};
 use super::{Context, bulk, stream};
 use crate::limits::CALL_PAYLOAD_MAX;
@@ -86,8 +87,9 @@ impl Peers for Pool {
             let dialled = dialer.dial(to, Target::Anyone, Purpose::Address, budget).await?;
             let connection = dialled.connection().clone();
             let (mut send, mut recv, peer) = (dialled.send, dialled.recv, dialled.peer);
-            let left = deadline.saturating_since(context.clock.now());
-            let exchange = stream::exchange((&mut send, &mut recv), left, request).await;
+            let now = context.clock.now();
+            let (left, sent) = (deadline.saturating_since(now), stamp(now));
+            let exchange = stream::exchange((&mut send, &mut recv), (left, sent), request).await;
             connection.close(close::DONE, b"");
             Ok((peer, exchange?))
         })

@@ -33,6 +33,9 @@ pub(super) enum ReadError {
     /// No byte moved for [`TRANSFER_STALL`].
     #[error("transfer stalled")]
     Stalled,
+    /// The request was written long ago: its sender or this node stood still since.
+    #[error("request is stale")]
+    Stale,
     /// The peer sent what is no frame.
     #[error(transparent)]
     Frame(#[from] FrameError),
@@ -106,13 +109,6 @@ pub(super) async fn read_header(recv: &mut RecvStream) -> Result<FrameHeader, Re
     FrameHeader::decode(&bytes, CALL_PAYLOAD_MAX)?.ok_or(ReadError::CutOff)
 }
 
-/// Reads a frame that has a stream of its own.
-pub(super) async fn read_frame(recv: &mut RecvStream) -> Result<(FrameHeader, Bytes), ReadError> {
-    let header = read_header(recv).await?;
-    let payload = read_payload(recv, header.payload_len).await?;
-    Ok((header, payload))
-}
-
 /// Writes a frame on a stream of its own, and ends the stream.
 pub(super) async fn write_frame(
     send: &mut SendStream,
@@ -133,13 +129,13 @@ pub(super) async fn write_frame(
 }
 
 /// One call on a stream of its own. `budget` is the time for its answer to begin once the request
-/// is there.
+/// is there, `sent` this node's clock as frames carry it.
 pub(super) async fn exchange(
     (send, recv): (&mut SendStream, &mut RecvStream),
-    budget: Duration,
+    (budget, sent): (Duration, u32),
     request: Bytes,
 ) -> Result<Bytes, CallError> {
-    let header = FrameHeader::request(0, budget, request.len());
+    let header = FrameHeader::request(0, budget, sent, request.len());
     write_frame(send, header, request).await?;
     // Written is not arrived: up to a window is on its way yet.
     let late = async {

@@ -1,14 +1,14 @@
 //! The frames of a lane: a fixed header, then opaque bytes.
 //!
 //! ```text
-//!  0        4                12     13            17
-//!  ├─ len ──┼──── id ────────┼ kind ┼── budget ───┼─ payload …
-//!    u32 LE      u64 LE         u8       u32 LE, ms
+//!  0        4                12     13            17           21
+//!  ├─ len ──┼──── id ────────┼ kind ┼── budget ───┼─── sent ────┼─ payload …
+//!    u32 LE      u64 LE         u8       u32 LE, ms    u32 LE, ms
 //! ```
 //!
 //! `len` counts what follows it. `id` is the caller's and comes back with the answer; answers come
-//! in any order. `budget` is what was left of the caller's patience when the frame was written; 0
-//! in an answer. The same header stands before a payload that has a stream of its own.
+//! in any order. `budget` is what was left of the caller's patience when the frame was written, `sent`
+//! its monotonic clock then, which runs over; both are 0 in an answer. The same header stands before a payload that has a stream of its own.
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
@@ -18,7 +18,7 @@ use bytes::{BufMut, BytesMut};
 use thiserror::Error;
 
 /// Bytes of the header, its length field included.
-pub const HEADER_LEN: usize = 17;
+pub const HEADER_LEN: usize = 21;
 
 /// Bytes of the length field, which does not count itself.
 const LENGTH_LEN: usize = 4;
@@ -44,6 +44,8 @@ pub struct FrameHeader {
     pub kind: FrameKind,
     /// What is left of the caller's patience, in whole milliseconds.
     pub budget: Duration,
+    /// The caller's monotonic clock, in milliseconds modulo 2³².
+    pub sent: u32,
     /// Bytes of payload that follow.
     pub payload_len: usize,
 }
@@ -70,15 +72,15 @@ pub enum FrameError {
 
 impl FrameHeader {
     /// The header of a request; `budget` is rounded up to whole milliseconds.
-    pub fn request(id: u64, budget: Duration, payload_len: usize) -> Self {
+    pub fn request(id: u64, budget: Duration, sent: u32, payload_len: usize) -> Self {
         let millis = budget.as_nanos().div_ceil(1_000_000);
         let budget = Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX));
-        Self { id, kind: FrameKind::Request, budget, payload_len }
+        Self { id, kind: FrameKind::Request, budget, sent, payload_len }
     }
 
     /// The header of an answer.
     pub const fn answer(id: u64, payload_len: usize) -> Self {
-        Self { id, kind: FrameKind::Answer, budget: Duration::ZERO, payload_len }
+        Self { id, kind: FrameKind::Answer, budget: Duration::ZERO, sent: 0, payload_len }
     }
 
     /// Appends the header. The payload must be at most 4 GiB less a header, which every limit of
@@ -92,6 +94,7 @@ impl FrameHeader {
             FrameKind::Answer => 1,
         });
         out.put_u32_le(u32::try_from(self.budget.as_millis()).unwrap_or(u32::MAX));
+        out.put_u32_le(self.sent);
     }
 
     /// Reads a header at the start of `bytes`; `None` while it is not all there.
@@ -111,14 +114,16 @@ impl FrameHeader {
         }
         let Some((id, rest)) = rest.split_first_chunk::<8>() else { return Ok(None) };
         let Some((kind, rest)) = rest.split_first() else { return Ok(None) };
-        let Some((budget, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((budget, rest)) = rest.split_first_chunk::<4>() else { return Ok(None) };
+        let Some((sent, _)) = rest.split_first_chunk::<4>() else { return Ok(None) };
         let kind = match kind {
             0 => FrameKind::Request,
             1 => FrameKind::Answer,
             other => return Err(FrameError::Kind(*other)),
         };
         let budget = Duration::from_millis(u64::from(u32::from_le_bytes(*budget)));
-        Ok(Some(Self { id: u64::from_le_bytes(*id), kind, budget, payload_len }))
+        let (id, sent) = (u64::from_le_bytes(*id), u32::from_le_bytes(*sent));
+        Ok(Some(Self { id, kind, budget, sent, payload_len }))
     }
 
     /// Bytes of the whole frame.
@@ -144,11 +149,11 @@ mod tests {
     #[test]
     fn the_bytes_of_a_frame_stay_as_they_are() {
         let mut out = BytesMut::new();
-        let header = FrameHeader::request(0x0102_0304, Duration::from_micros(249_100), 3);
+        let header = FrameHeader::request(0x0102_0304, Duration::from_micros(249_100), 0x0506, 3);
         encode_frame(header, b"dee", &mut out);
         assert_eq!(
             out.as_ref(),
-            [16, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 250, 0, 0, 0, b'd', b'e', b'e']
+            [20, 0, 0, 0, 4, 3, 2, 1, 0, 0, 0, 0, 0, 250, 0, 0, 0, 6, 5, 0, 0, b'd', b'e', b'e']
         );
     }
 
@@ -156,11 +161,11 @@ mod tests {
     fn lengths_are_judged_before_the_rest_is_there() {
         let long = 100u32.to_le_bytes();
         assert_eq!(
-            FrameHeader::decode(&long, 86),
-            Err(FrameError::Long { length: 100, limit: 86 })
+            FrameHeader::decode(&long, 82),
+            Err(FrameError::Long { length: 100, limit: 82 })
         );
-        assert_eq!(FrameHeader::decode(&long, 87), Ok(None));
-        assert_eq!(FrameHeader::decode(&[12, 0, 0, 0], 100), Err(FrameError::Short(12)));
+        assert_eq!(FrameHeader::decode(&long, 83), Ok(None));
+        assert_eq!(FrameHeader::decode(&[16, 0, 0, 0], 100), Err(FrameError::Short(16)));
         let mut out = BytesMut::new();
         FrameHeader::answer(1, 0).encode(&mut out);
         out[12] = 9;
@@ -170,10 +175,10 @@ mod tests {
     proptest! {
         #[test]
         fn a_header_survives_its_encoding(
-            id: u64, request: bool, millis: u32, payload_len in 0usize..1_000_000
+            id: u64, request: bool, millis: u32, sent: u32, payload_len in 0usize..1_000_000
         ) {
             let header = if request {
-                FrameHeader::request(id, Duration::from_millis(millis.into()), payload_len)
+                FrameHeader::request(id, Duration::from_millis(millis.into()), sent, payload_len)
             } else {
                 FrameHeader::answer(id, payload_len)
             };

@@ -136,6 +136,15 @@ pub enum Request<'a> {
     },
 }
 
+/// What is told with every answer about holdings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aside {
+    /// The answerer's generation when it last asked the asker for its terms, or started.
+    pub asked: Generation,
+    /// The answerer's time of day.
+    pub wall: WallMillis,
+}
+
 /// What a fenced node is told.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
@@ -179,7 +188,7 @@ pub enum Applied {
 }
 
 /// What a node holds, as it says itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Holdings {
     /// The generation that says so.
     pub generation: Generation,
@@ -191,6 +200,8 @@ pub struct Holdings {
     pub complete: SlotSet,
     /// Whether it is fenced: it acts for nothing, and what it is complete for is not sure.
     pub fenced: bool,
+    /// Whether its clock is wrong: it is to act for nothing.
+    pub clock_wrong: bool,
     /// The clock up to which its copies go that are not complete because it was restarted; 0 if it
     /// has none, the highest while it is finding out.
     pub kept: u64,
@@ -256,10 +267,10 @@ pub enum Response<'a> {
     TryAgain(Raw<'a>),
     /// For each item what became of it; empty if all were applied by complete holders.
     Replicated(Vec<Applied>),
-    /// What the node holds, and its generation when it last asked the asker for its terms.
-    Holdings(Holdings, Generation),
-    /// The revision asked about is the present one; the generation as in `Holdings`.
-    Unchanged(Generation),
+    /// What the node holds.
+    Holdings(Holdings, Aside),
+    /// The revision asked about is the present one.
+    Unchanged(Aside),
     /// The slots handed over; the others were not the answerer's to give.
     Released(Vec<ReleasedSlot>),
     /// Keys.

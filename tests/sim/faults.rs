@@ -50,6 +50,8 @@ pub(crate) enum Kind {
     Lag,
     /// Datagrams of all nodes are lost and doubled.
     Noise,
+    /// The node's wall clock goes wrong by seconds, and right again.
+    Skew,
     /// The node joins.
     Join,
     /// The node leaves for good.
@@ -59,7 +61,7 @@ pub(crate) enum Kind {
 impl Kind {
     /// Whether everybody who is there hears the others all the time.
     const fn is_whole(self) -> bool {
-        matches!(self, Self::Crash | Self::Restart | Self::Join | Self::Leave)
+        matches!(self, Self::Crash | Self::Restart | Self::Join | Self::Leave | Self::Skew)
     }
 }
 
@@ -154,12 +156,13 @@ fn mild_kind(rng: &mut StdRng) -> Kind {
 }
 
 fn harsh_kind(rng: &mut StdRng) -> Kind {
-    match rng.random_range(0..12) {
+    match rng.random_range(0..13) {
         0..3 => Kind::Cut,
         3..5 => Kind::OneWay { mute: rng.random_bool(0.5) },
         5..8 => Kind::Stall,
         8..10 => Kind::Lag,
         10 => Kind::Flap,
+        11 => Kind::Skew,
         _ => Kind::Noise,
     }
 }
@@ -208,7 +211,7 @@ impl Fault {
             }
             Kind::Noise => disturb(self.lasts),
             Kind::Join => sim.bounce(own),
-            Kind::Lag | Kind::Restart | Kind::Leave => {}
+            Kind::Lag | Kind::Restart | Kind::Leave | Kind::Skew => {}
         }
     }
 
@@ -249,7 +252,7 @@ impl Fault {
                 self.others(names).chain(clients).for_each(|other| sim.release(own, other));
             }
             Kind::Noise => set_hook(None),
-            Kind::Join | Kind::Leave => {}
+            Kind::Join | Kind::Leave | Kind::Skew => {}
         }
     }
 }

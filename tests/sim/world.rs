@@ -43,6 +43,8 @@ const CALM_LOOKS: u32 = 5;
 pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(30);
 /// How long a command of unknown outcome may still be under way.
 const STRAGGLING: Duration = Duration::from_secs(3);
+/// How far a clock is wrong at least, where it is.
+const SKEW_MIN_MILLIS: i64 = 6_000;
 /// How often nodes write their snapshot files, where they do.
 const SAVING: Duration = Duration::from_secs(2);
 /// The weight of a node that holds more than others.
@@ -309,6 +311,11 @@ impl World {
                 stage.wanted.remove(&fault.node);
                 stage.lives[&fault.node].leave.notify_one();
             }
+            Kind::Skew => {
+                let millis = SKEW_MIN_MILLIS + fault.lasts.cast_signed();
+                let ahead = fault.lasts.is_multiple_of(2);
+                stage.lives[&fault.node].clock.set_skew(if ahead { millis } else { -millis });
+            }
             Kind::Cut
             | Kind::Flap
             | Kind::OneWay { .. }
@@ -325,6 +332,7 @@ impl World {
                 let stage = on(&self.stage);
                 stage.lives[&fault.node].clock.skip(Duration::from_millis(fault.lasts));
             }
+            Kind::Skew => on(&self.stage).lives[&fault.node].clock.set_skew(0),
             Kind::Crash
             | Kind::Cut
             | Kind::Flap

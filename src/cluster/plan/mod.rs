@@ -145,12 +145,19 @@ impl<'a> Claims<'a> {
         word.is_sure().then(|| word.holdings.complete.contains(slot))
     }
 
+    fn is_clock_wrong(&self, node: NodeId) -> bool {
+        if node == self.known.view.me {
+            return self.known.own.clock_wrong;
+        }
+        self.known.peers.get(&node).is_some_and(|word| word.holdings.clock_wrong)
+    }
+
     /// The member of the set that should act: the first that is active, not gone and complete.
     /// `None` where that hangs on a member that did not give its word.
     fn rightful(&self, slot: Slot) -> Option<NodeId> {
         for placed in self.known.view.replica_set(slot) {
             let active = phase(self.known.view, placed.node) == Some(Phase::Active);
-            if !self.known.is_heard_of(placed.node) || !active {
+            if !self.known.is_heard_of(placed.node) || !active || self.is_clock_wrong(placed.node) {
                 continue;
             }
             if self.is_complete(placed.node, slot)? {

@@ -21,16 +21,7 @@ struct Scene {
 }
 
 fn nothing() -> Holdings {
-    Holdings {
-        generation: GENERATION,
-        revision: 1,
-        acting: SlotSet::new(),
-        complete: SlotSet::new(),
-        fenced: false,
-        kept: 0,
-        in_transit: SlotSet::new(),
-        placement: 0,
-    }
+    Holdings { generation: GENERATION, revision: 1, ..Holdings::default() }
 }
 
 impl Scene {

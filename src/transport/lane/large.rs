@@ -8,19 +8,21 @@ use crate::peers::CallError;
 use crate::transport::stream::{self, ReadError};
 use crate::wire::frame::FrameHeader;
 
+use super::super::freshness::stamp;
 use super::{Lane, Waiting, unsent};
 
 impl Lane {
     /// A call on a stream of its own.
     pub(super) async fn large_call(self: Arc<Self>, connection: Connection, call: Waiting) {
         let budget = call.deadline.saturating_since(self.context.clock.now());
+        let sent = stamp(self.context.clock.now());
         let exchange = async {
             let streams = tokio::time::timeout(budget, connection.open_bi());
             let (mut send, mut recv) = match streams.await {
                 Ok(opened) => opened.map_err(|_| CallError::Lost)?,
                 Err(_) => return Err(unsent()),
             };
-            stream::exchange((&mut send, &mut recv), budget, call.payload).await
+            stream::exchange((&mut send, &mut recv), (budget, sent), call.payload).await
         };
         let outcome = exchange.await;
         self.lock().large -= 1;

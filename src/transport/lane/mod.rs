@@ -26,6 +26,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::Context;
 use super::endpoint::{DIAL_TIMEOUT, Dialer, Target, close};
+use super::freshness::stamp;
 use super::in_flight::{InFlight, Waiter};
 use super::stream::ReadError;
 use crate::clock::sleep_until;
@@ -373,7 +374,7 @@ impl Lane {
                     large.push(call);
                 } else {
                     let id = state.in_flight.insert(call.deadline, call.waiter);
-                    let header = FrameHeader::request(id, budget, call.payload.len());
+                    let header = FrameHeader::request(id, budget, stamp(now), call.payload.len());
                     encode_frame(header, &call.payload, out);
                 }
             }

@@ -1,0 +1,98 @@
+//! Requests from a paused past are not executed.
+//!
+//! Each request says when it was written, on its sender's own clock. The shortest way that a request
+//! of the connection took lately, clocks' difference included, is what a fresh one takes; one that
+//! took ten seconds more lay somewhere while its sender or this node stood still, and its caller has
+//! long given it up. The measure is renewed every minute, because clocks drift.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::types::Instant;
+
+/// The age at which a request is stale.
+const STALE: Duration = Duration::from_secs(10);
+/// How often the measure is renewed.
+const RENEWED_EVERY: Duration = Duration::from_mins(1);
+
+/// The milliseconds of a clock as frames carry them: they run over after seven weeks.
+pub(super) fn stamp(now: Instant) -> u32 {
+    (now.since_origin().as_millis() & u128::from(u32::MAX)).try_into().unwrap_or_default()
+}
+
+/// Judges the requests of one connection.
+#[derive(Debug, Default)]
+pub(super) struct Freshness(Mutex<Option<Measure>>);
+
+/// The shortest ways, as differences of clocks that run over.
+#[derive(Clone, Copy, Debug)]
+struct Measure {
+    last_minute: u32,
+    this_minute: u32,
+    renewed: Instant,
+}
+
+/// How much longer one way is than another.
+const fn longer(way: u32, than: u32) -> i32 {
+    way.wrapping_sub(than).cast_signed()
+}
+
+fn shorter_of(one: u32, other: u32) -> u32 {
+    if longer(one, other) < 0 { one } else { other }
+}
+
+impl Freshness {
+    /// Whether a request that was written at `sent` and is read `now` is to be executed.
+    pub(super) fn is_fresh(&self, now: Instant, sent: u32) -> bool {
+        let way = stamp(now).wrapping_sub(sent);
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let measure =
+            known.get_or_insert(Measure { last_minute: way, this_minute: way, renewed: now });
+        let shortest = shorter_of(measure.last_minute, measure.this_minute);
+        let age = Duration::from_millis(u64::try_from(longer(way, shortest)).unwrap_or(0));
+        if age >= STALE {
+            return false;
+        }
+        if now.saturating_since(measure.renewed) >= RENEWED_EVERY {
+            *measure = Measure { last_minute: measure.this_minute, this_minute: way, renewed: now };
+        } else {
+            measure.this_minute = shorter_of(measure.this_minute, way);
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(millis: u64) -> Instant {
+        Instant::from_origin(Duration::from_millis(millis))
+    }
+
+    #[test]
+    fn what_lay_for_ten_seconds_is_refused_and_what_follows_is_not() {
+        let lane = Freshness::default();
+        for (now, sent, fresh) in [
+            (1_000, 500_000, true),
+            (2_000, 500_990, true),
+            (14_000, 503_000, true),
+            (14_001, 502_900, false),
+            (14_002, 513_000, true),
+            (90_000, 520_000, false),
+            (90_001, 588_900, true),
+        ] {
+            assert_eq!(lane.is_fresh(at(now), sent), fresh, "{now} {sent}");
+        }
+    }
+
+    #[test]
+    fn clocks_may_drift_and_run_over() {
+        let lane = Freshness::default();
+        let start = u64::from(u32::MAX) - 100_000;
+        for minute in 0..2_000u64 {
+            // A second a minute apart: thousands of times what clocks do.
+            assert!(lane.is_fresh(at(start + minute * 61_000), stamp(at(minute * 60_000))));
+        }
+    }
+}
