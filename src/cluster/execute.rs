@@ -60,7 +60,7 @@ struct SlotKeyspace<'a> {
     db: Db,
     now: WallMillis,
     term: Term,
-    /// Whether slots have copies elsewhere.
+    /// Whether there may be copies elsewhere.
     copies: bool,
     /// Whether anyone must hear what happens to this slot.
     heard: bool,
@@ -116,7 +116,8 @@ impl Shared {
             return Executed::NotActing(self.hint(run.slot));
         }
         let term = header.term;
-        let copies = view.table.facts.replicas > 1;
+        // With one copy of each slot another node may be about to have it, or may have had it.
+        let copies = view.table.facts.replicas > 1 || view.table.members.len() > 1;
         let heard = row.is_write()
             && (!header.receivers.is_empty()
                 || view.replica_set(run.slot).any(|placed| placed.link.is_some()));
@@ -284,9 +285,7 @@ impl Keyspace for SlotKeyspace<'_> {
 
     fn remove(&mut self, name: &[u8]) -> bool {
         let was_live = self.peek(name).is_some();
-        let tombstone = !Rule::Tombstones.is_broken() && self.copies
-            || !self.shard.header(self.slot).receivers.is_empty();
-        if tombstone {
+        if self.copies && !Rule::Tombstones.is_broken() {
             self.write(name, BodyRef::Tombstone, None);
         } else if was_live {
             self.shard.remove(self.slot, &stored_key(self.db, name), Version::MAX);

@@ -77,6 +77,8 @@ pub(crate) struct Trouble {
 /// The troubles of a world.
 #[derive(Clone, Debug)]
 pub(crate) struct Script {
+    /// Copies of each slot. With one of them nothing may befall a node that ends it.
+    pub(crate) copies: u8,
     /// What a write is told that too few copies have.
     pub(crate) shortfall: AcksShortfall,
     /// Whether the place of a dead node is given away before it is back.
@@ -92,8 +94,13 @@ pub(crate) struct Script {
 impl Script {
     /// The script of a world.
     pub(crate) fn draw(rng: &mut StdRng) -> Self {
-        let shortfall =
-            if rng.random_bool(0.5) { AcksShortfall::Error } else { AcksShortfall::Accept };
+        let copies = match rng.random_range(0..20) {
+            0 | 1 => 1,
+            2..5 => 3,
+            _ => 2,
+        };
+        let is_strict = copies > 1 && rng.random_bool(0.5);
+        let shortfall = if is_strict { AcksShortfall::Error } else { AcksShortfall::Accept };
         let mut harshness = match shortfall {
             AcksShortfall::Accept => [false, false],
             AcksShortfall::Error => [false, true],
@@ -102,8 +109,18 @@ impl Script {
             harshness.reverse();
         }
         let mut there: BTreeSet<usize> = (0..FIRST_NODES).collect();
-        let troubles = harshness.map(|harsh| Trouble::draw(rng, harsh, &mut there)).to_vec();
+        let mut kind = |rng: &mut StdRng, harsh| match (copies, harsh) {
+            (1, _) => Kind::Restart,
+            (_, true) => harsh_kind(rng),
+            (_, false) => mild_kind(rng),
+        };
+        let troubles = harshness.map(|harsh| {
+            let kind = kind(rng, harsh);
+            Trouble::draw(rng, kind, &mut there)
+        });
+        let troubles = troubles.to_vec();
         Self {
+            copies,
             shortfall,
             short_grace: rng.random_bool(0.5),
             lopsided: rng.random_bool(0.25),
@@ -125,8 +142,7 @@ impl Script {
 }
 
 impl Trouble {
-    fn draw(rng: &mut StdRng, harsh: bool, there: &mut BTreeSet<usize>) -> Self {
-        let kind = if harsh { harsh_kind(rng) } else { mild_kind(rng) };
+    fn draw(rng: &mut StdRng, kind: Kind, there: &mut BTreeSet<usize>) -> Self {
         let node = any_of(rng, there);
         let lasts = rng.random_range(300..9_000);
         let mut main = Fault { kind, node, after: 0, lasts };

@@ -1,7 +1,7 @@
 //! Whole clusters of the real node on a simulated network and clock, by seed.
 //!
 //! A run is a world of three or four nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies
-//! of each slot, six clients that write to few slots and keep a history of what they were told, and
+//! of each slot (in some one or three), six clients that write to few slots and keep a history of what they were told, and
 //! troubles drawn from the seed: crashes with a restart without data, restarts in good order, nodes
 //! that are cut off, do not hear or are not heard, stand still, or lag, lost and doubled datagrams;
 //! and beside them nodes that join or leave. What must hold:

@@ -24,7 +24,6 @@ use super::client::Client;
 use super::faults::{FIRST_NODES, Fault, Kind, NODES, Names, Script, Trouble};
 use super::story::{Claims, Counts, Story, Told};
 
-const COPIES: usize = 2;
 /// As many at each of the first nodes.
 const CLIENTS: usize = 2 * FIRST_NODES;
 const CLIENT_PORT: u16 = 6379;
@@ -92,6 +91,8 @@ struct Stage {
     running: BTreeMap<usize, Arc<Shared>>,
     /// The nodes that belong to the cluster.
     wanted: BTreeSet<usize>,
+    /// Nodes that were told to stop and have.
+    stopped: BTreeSet<usize>,
     /// The clocks of their present lives, and how they are told to stop.
     lives: BTreeMap<usize, Life>,
     /// The clients are to stop writing and to check what they find.
@@ -279,7 +280,7 @@ impl World {
                     fault.begin(sim, &self.names);
                     *course = Course::Here;
                 }
-                Course::Here if now >= begins + fault.lasts => {
+                Course::Here if now >= begins + fault.lasts && self.may_end(fault) => {
                     self.tell(now, format!("{fault:?} ends"));
                     self.end(fault);
                     fault.end(sim, &self.names);
@@ -295,6 +296,12 @@ impl World {
         Moment::Troubled { began, faults }
     }
 
+    /// Whether a fault may end now: where there is no other copy a node is not killed in its stop.
+    fn may_end(&self, fault: &Fault) -> bool {
+        let is_patient = self.script.copies == 1 && fault.kind == Kind::Restart;
+        !is_patient || on(&self.stage).stopped.contains(&fault.node)
+    }
+
     /// What a fault does to the node itself.
     fn begin(&self, fault: &Fault) {
         let mut stage = on(&self.stage);
@@ -303,7 +310,10 @@ impl World {
                 drop(stage);
                 self.retire(fault.node);
             }
-            Kind::Restart => stage.lives[&fault.node].stop.notify_one(),
+            Kind::Restart => {
+                stage.stopped.remove(&fault.node);
+                stage.lives[&fault.node].stop.notify_one();
+            }
             Kind::Join => {
                 stage.wanted.insert(fault.node);
             }
@@ -348,7 +358,8 @@ impl World {
     /// they did at the last look are not equal; others may have a write on its way.
     fn unsettled(&mut self, now: u64, since: u64) -> Option<String> {
         let stage = on(&self.stage);
-        let differing = differing_slots(&stage.running);
+        let copies = usize::from(self.script.copies);
+        let differing = differing_slots(&stage.running, copies);
         let stuck: Vec<u16> = differing
             .iter()
             .filter(|(slot, copies)| self.differing.get(slot) == Some(copies))
@@ -358,7 +369,7 @@ impl World {
         let why = disorder(&stage.wanted, &stage.running)
             .or_else(|| (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}")))?;
         if now >= since + millis(SETTLING_MAX) {
-            let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck);
+            let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck, copies);
             panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
         }
         Some(why)
@@ -467,7 +478,7 @@ fn odd_slots(running: &BTreeMap<usize, Arc<Shared>>) -> String {
 }
 
 /// The entries that one copy of a differing slot has and another has not.
-fn odd_entries(running: &BTreeMap<usize, Arc<Shared>>, slots: &[u16]) -> String {
+fn odd_entries(running: &BTreeMap<usize, Arc<Shared>>, slots: &[u16], wanted: usize) -> String {
     let mut lines = Vec::new();
     for slot in slots.iter().take(2).copied().filter_map(Slot::new) {
         let mut copies: BTreeMap<String, Vec<usize>> = BTreeMap::new();
@@ -476,14 +487,14 @@ fn odd_entries(running: &BTreeMap<usize, Arc<Shared>>, slots: &[u16]) -> String 
                 copies.entry(format!("{:?}", entry.record())).or_default().push(*node);
             });
         }
-        copies.retain(|_, nodes| nodes.len() < COPIES);
+        copies.retain(|_, nodes| nodes.len() < wanted);
         lines.extend(copies.iter().map(|(entry, nodes)| format!("\n  n{nodes:?} {entry}")));
     }
     lines.concat()
 }
 
-/// Slots that are not acted for by exactly one of two equal copies.
-fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>) -> Differing {
+/// Slots that are not acted for by exactly one of as many equal copies as are wanted.
+fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>, wanted: usize) -> Differing {
     let mut copies = Differing::new();
     for node in running.values() {
         for report in node.slot_reports(Slot::all()).iter().filter(|it| it.owner.is_some()) {
@@ -494,7 +505,7 @@ fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>) -> Differing {
     copies.retain(|_, copies| {
         let acting = copies.iter().filter(|(.., acting)| *acting).count();
         let equal = copies.iter().all(|copy| (copy.0, copy.1) == (copies[0].0, copies[0].1));
-        copies.len() != COPIES || acting != 1 || !equal
+        copies.len() != wanted || acting != 1 || !equal
     });
     copies
 }
@@ -527,7 +538,10 @@ async fn live(
     on(&stage).lives.insert(node, life);
     tokio::select! {
         biased;
-        () = stop.notified() => handle.shutdown().await,
+        () = stop.notified() => {
+            handle.shutdown().await;
+            on(&stage).stopped.insert(node);
+        }
         () = leave.notified() => {
             let _alone_held = handle.leave().await;
             retire(&mut on(&stage), node);
@@ -543,6 +557,7 @@ fn config(node: usize, script: &Script) -> Config {
     let name_of_node = name(node).parse().expect("a valid name");
     let mut config = Config::on_loopback(name_of_node, std::path::PathBuf::new());
     config.cluster.acks = Acks::All;
+    config.cluster.replicas = script.copies;
     config.cluster.acks_shortfall = script.shortfall;
     if script.short_grace {
         config.cluster.ring_grace = Duration::from_secs(2);
