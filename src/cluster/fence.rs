@@ -214,8 +214,8 @@ impl Shared {
         }
         let highest = heard.all().max().unwrap_or_default();
         header.above = header.above.max(highest).max(header.term);
-        let term = heard.above_own.iter().copied().max();
-        let Some(term) = term.or_else(|| overruling(header.term, &heard.beside_own)) else {
+        let term = heard.stronger.iter().copied().max();
+        let Some(term) = term.or_else(|| overruling(header.term, &heard.equal)) else {
             return false;
         };
         header.complete = false;
@@ -228,16 +228,16 @@ impl Shared {
 #[derive(Clone, Debug, Default)]
 struct Heard {
     /// Of those who are not out, where this node is: theirs count, whatever its own is.
-    above_own: Vec<Term>,
+    stronger: Vec<Term>,
     /// Of those whose terms are weighed against the own one.
-    beside_own: Vec<Term>,
+    equal: Vec<Term>,
     /// Of those who are out, where this node is not.
-    below_own: Vec<Term>,
+    weaker: Vec<Term>,
 }
 
 impl Heard {
     fn all(&self) -> impl Iterator<Item = Term> + '_ {
-        [&self.above_own, &self.beside_own, &self.below_own].into_iter().flatten().copied()
+        [&self.stronger, &self.equal, &self.weaker].into_iter().flatten().copied()
     }
 }
 
@@ -260,9 +260,9 @@ impl Answers {
             let (own_out, their_out) = (self.is_out(me), self.is_out(*node));
             for (of_slot, term) in heard.iter_mut().zip(terms) {
                 let place = match (own_out, their_out) {
-                    (true, false) => &mut of_slot.above_own,
-                    (false, true) => &mut of_slot.below_own,
-                    _ => &mut of_slot.beside_own,
+                    (true, false) => &mut of_slot.stronger,
+                    (false, true) => &mut of_slot.weaker,
+                    _ => &mut of_slot.equal,
                 };
                 place.extend(*term);
             }

@@ -4,13 +4,13 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use foca::{Foca, Notification, State, Timer};
+use foca::{Foca, Notification, Timer};
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
 use crate::config::GossipProfile;
 use crate::limits::{ANNOUNCE_FANOUT, GOSSIP_DATAGRAM_MAX};
-use crate::membership::backchannel::{Answered, Backchannel, SharedBackchannel};
+use crate::membership::backchannel::{Answered, SharedBackchannel};
 use crate::membership::codec::PacketCodec;
 use crate::membership::health::{Health, LATE};
 use crate::membership::identity::order;
@@ -32,12 +32,6 @@ const REMEMBERED: Duration = Duration::from_hours(24);
 /// The removals of one member by all others are spread over this span by rank, so that the first
 /// word reaches the rest before they say the same.
 const REMOVAL_SPREAD: Duration = Duration::from_secs(2);
-
-/// A node held up for longer than this judges nobody by suspicions from before.
-const HELD_UP: Duration = Duration::from_secs(1);
-
-/// How often a suspect that is heard of is told that it is suspected.
-const ACCUSE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A suspicion heard of is decided by the hearer after this many times its span, so that the word
 /// of the accuser or the refutation has had its time.
@@ -201,11 +195,11 @@ pub struct Membership {
     /// Packets that opened, and how many of them before the probe under way.
     heard: u64,
     /// When suspects were told so.
-    accused: BTreeMap<NodeId, Instant>,
+    pub(super) accused: BTreeMap<NodeId, Instant>,
     heard_at_probe: u64,
-    sized_for: usize,
-    profile: GossipProfile,
-    probe_interval: Option<Duration>,
+    pub(super) sized_for: usize,
+    pub(super) profile: GossipProfile,
+    pub(super) probe_interval: Option<Duration>,
     rng: StdRng,
     metrics: GossipMetrics,
 }
@@ -290,23 +284,6 @@ impl Membership {
         }
         self.collect(now, outbox);
         self.accuse_sender(now);
-    }
-
-    /// Tells the sender of the last packet if it is suspected; the same suspicion once a second.
-    ///
-    /// A node that was cut off has suspected others where nobody heard of it, and foca gossips each
-    /// suspicion a few times only. Without this it declares them dead when it is back among them.
-    fn accuse_sender(&mut self, now: Instant) {
-        let Some((node, generation)) = self.back.with(Backchannel::take_sender) else { return };
-        let suspect = self.table.get(node).filter(|member| {
-            member.state == MemberState::Suspect && member.identity.generation == generation
-        });
-        let Some(incarnation) = suspect.map(|member| member.incarnation) else { return };
-        let told = self.accused.get(&node).copied();
-        if told.is_none_or(|at| now.saturating_since(at) >= ACCUSE_AGAIN) {
-            self.accused.insert(node, now);
-            self.events.push_back(Event::Accuse { node, generation, incarnation });
-        }
     }
 
     /// Does what is due by `now`.
@@ -515,75 +492,6 @@ impl Membership {
         };
         if self.table.get(node).is_some_and(concerns) && self.table.set_removed(node) {
             self.events.push_back(Event::Removed { node, generation });
-        }
-    }
-
-    /// Hands foca a timer of its own, unless the timer is out of date.
-    fn fire(&mut self, now: Instant, late: Duration, timer: Timer<Identity>) {
-        match &timer {
-            // foca sends "you are dead" when this timer runs out even if the suspicion was refuted
-            // in the meantime, and the member then renews for nothing. Measured: at 5 % loss every
-            // wrong suspicion did so. Hence foca only sees timers of suspicions that still stand.
-            Timer::ChangeSuspectToDown { member_id, incarnation, .. } => {
-                if !self.suspicion_stands(member_id, *incarnation) {
-                    return;
-                }
-                if late > HELD_UP {
-                    self.timers.arm(now + self.suspicion_span(), Due::Foca(timer));
-                    return;
-                }
-            }
-            Timer::SendIndirectProbe { probed_id, .. } => self.ask_for_fallback(probed_id),
-            Timer::ProbeRandomMember(_)
-            | Timer::PeriodicAnnounce(_)
-            | Timer::PeriodicAnnounceDown(_)
-            | Timer::PeriodicGossip(_)
-            | Timer::RemoveDown(_) => {}
-        }
-        self.drive(now, |swim, outbox| swim.handle_timer(timer, outbox));
-    }
-
-    fn suspicion_stands(&self, suspect: &Identity, incarnation: u16) -> bool {
-        self.swim.iter_members().any(|member| {
-            member.id() == suspect
-                && member.incarnation() == incarnation
-                && member.state() == State::Suspect
-        })
-    }
-
-    fn suspicion_span(&self) -> Duration {
-        config_for(self.profile, self.probe_interval, self.sized_for).suspect_to_down_after
-    }
-
-    /// Decides a suspicion that was heard of. In foca only the node whose probe failed does; one
-    /// that misses its word would hold the dead for suspect until it comes to probe it itself, a
-    /// minute later in a cluster of a hundred.
-    fn judge(&mut self, now: Instant, late: Duration, suspect: Identity, incarnation: u16) {
-        if !self.suspicion_stands(&suspect, incarnation) {
-            return;
-        }
-        if late > HELD_UP {
-            let at = now + self.suspicion_span();
-            self.timers.arm(at, Due::Judge(suspect, incarnation));
-            return;
-        }
-        let dead = foca::Member::new(suspect, incarnation, State::Down);
-        self.drive(now, |swim, outbox| swim.apply_many(std::iter::once(dead), true, outbox));
-    }
-
-    fn ask_for_fallback(&mut self, probed: &Identity) {
-        let waiting = self.back.with(|back| {
-            back.probe()
-                .filter(|probe| probe.answered == Answered::Never && &probe.target == probed)
-                .map(|probe| probe.serial)
-        });
-        if let Some(token) = waiting {
-            let suspected = self
-                .table
-                .get(probed.node)
-                .filter(|member| member.state == MemberState::Suspect)
-                .map(|member| (member.identity.generation, member.incarnation));
-            self.events.push_back(Event::FallbackPing { node: probed.node, token, suspected });
         }
     }
 

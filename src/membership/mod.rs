@@ -33,6 +33,7 @@ mod profile;
 mod refused;
 mod seal;
 mod seldom;
+mod suspicion;
 #[cfg(test)]
 mod tests;
 mod timers;

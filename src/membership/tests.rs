@@ -121,7 +121,7 @@ fn a_suspect_that_is_heard_of_is_told_so() {
     let mut accused = |node: &mut Membership, now| {
         suspect.announce(now, identity(1, 5));
         while let Some(transmit) = suspect.poll_transmit() {
-            node.handle_packet(now, transmit.to, &mut transmit.bytes.to_vec());
+            node.handle_packet(now, transmit.to, &mut transmit.bytes.clone());
         }
         let events = std::iter::from_fn(|| node.poll_event());
         events.filter(|event| matches!(event, Event::Accuse { .. })).count()

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::metrics::level;
 use crate::persist::{SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, StorageError};
-use crate::tasks::Stop;
+use crate::tasks::{Executor, Stop};
 use crate::types::{Slot, WallMillis};
 
 use super::Inner;
@@ -26,6 +26,24 @@ struct Written {
 }
 
 impl Inner {
+    /// Loads the snapshot file, if this node is to have one, in a task of its own. Called before this
+    /// node is a member: nobody is to believe that it has nothing.
+    pub(super) fn begin_warm_start(self: &Arc<Self>, control: &Executor) {
+        if self.config.snapshot.enabled {
+            self.shared.begin_loading();
+            self.tasks.spawn_on(control, "snapshot", Arc::clone(self).load_snapshot());
+        }
+    }
+
+    /// Writes the snapshot file every so often, if it is to.
+    pub(super) fn begin_snapshots(self: &Arc<Self>, control: &Executor) {
+        let every = self.config.snapshot.interval;
+        if !every.is_zero() {
+            let keeping = Arc::clone(self).keep_snapshots(every, self.tasks.stop_signal());
+            self.tasks.spawn_on(control, "snapshots", keeping);
+        }
+    }
+
     /// Writes the snapshot file, if this node is to have one. A failure is logged: the node is filled
     /// by the others then.
     pub(super) async fn save_snapshot(&self) {
@@ -63,7 +81,7 @@ impl Inner {
     }
 
     /// Loads the snapshot file as far as it is good, and says so to the cluster layer.
-    pub(super) async fn load_snapshot(self: Arc<Self>) {
+    async fn load_snapshot(self: Arc<Self>) {
         let clock = match self.read_snapshot().await {
             Ok(clock) => clock,
             Err(error) => {
@@ -117,8 +135,7 @@ impl Inner {
         Ok(head.clock)
     }
 
-    /// Writes a snapshot every so often until the node stops.
-    pub(super) async fn keep_snapshots(self: Arc<Self>, every: Duration, mut stop: Stop) {
+    async fn keep_snapshots(self: Arc<Self>, every: Duration, mut stop: Stop) {
         loop {
             tokio::select! {
                 biased;

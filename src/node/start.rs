@@ -109,10 +109,8 @@ async fn start(
         metrics,
         config,
     });
-    // Before this node is a member: nobody is to believe that it has nothing.
-    let warm = file.facts.is_some() && inner.config.snapshot.enabled;
-    if warm {
-        inner.shared.begin_loading();
+    if file.facts.is_some() {
+        inner.begin_warm_start(&control);
     }
     if let Some(admin) = ports.admin {
         admin.serve(Arc::new(NodeSource(Arc::clone(&inner))), &tasks);
@@ -126,9 +124,6 @@ async fn start(
         metrics: inner.metrics.gossip.clone(),
         tasks,
     });
-    if warm {
-        inner.tasks.spawn_on(&control, "snapshot", Arc::clone(&inner).load_snapshot());
-    }
     run(&inner, keeper, &port, &control);
     accept_clients(&inner, ports.client, ports.cluster);
     tracing::info!(
@@ -155,11 +150,7 @@ fn run(
     tasks.spawn_on(control, "peer port", async move { transport.run().await });
     tasks.spawn_on(control, "follow members", follow_members(Arc::clone(inner)));
     tasks.spawn_on(control, "node file", keep_file(Arc::clone(inner), keeper));
-    let every = inner.config.snapshot.interval;
-    if !every.is_zero() {
-        let keeping = Arc::clone(inner).keep_snapshots(every, tasks.stop_signal());
-        tasks.spawn_on(control, "snapshots", keeping);
-    }
+    inner.begin_snapshots(control);
     inner.control.spawn_workers(tasks, port);
 }
 

@@ -157,7 +157,9 @@ mod tests {
     fn written(bodies: &[&[u8]]) -> MemoryStorage {
         let storage = MemoryStorage::default();
         let mut writer = SnapshotWriter::begin(&storage, HEAD).unwrap();
-        bodies.iter().for_each(|body| writer.put(body).unwrap());
+        for body in bodies {
+            writer.put(body).unwrap();
+        }
         let bytes = writer.commit().unwrap();
         assert_eq!(bytes, storage.read(FILE).unwrap().unwrap().len() as u64);
         storage

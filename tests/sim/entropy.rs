@@ -17,7 +17,7 @@ pub(crate) fn seed(seed: u64) {
     STATE.set(Some(seed));
 }
 
-/// The next number of this thread (SplitMix64, Steele et al. 2014); `None` where no seed was given.
+/// The next number of this thread (`SplitMix64`, Steele et al. 2014); `None` where no seed was given.
 fn next() -> Option<u64> {
     let state = STATE.get()?.wrapping_add(0x9e37_79b9_7f4a_7c15);
     STATE.set(Some(state));
@@ -87,7 +87,8 @@ mod interposed {
                 return isize::try_from(length).unwrap_or(isize::MAX);
             }
         }
-        let args = [buffer as c_long, length as c_long, c_long::from(flags), 0, 0, 0];
+        let length = c_long::try_from(length).unwrap_or(c_long::MAX);
+        let args = [buffer as c_long, length, c_long::from(flags), 0, 0, 0];
         // SAFETY: by this function's contract.
         let result = unsafe { call(GETRANDOM, args) };
         isize::try_from(result).unwrap_or(-1)
@@ -99,21 +100,21 @@ mod interposed {
     #[unsafe(no_mangle)]
     unsafe extern "C" fn syscall(
         number: c_long,
-        a: c_long,
-        b: c_long,
-        c: c_long,
-        d: c_long,
-        e: c_long,
-        f: c_long,
+        first: c_long,
+        second: c_long,
+        third: c_long,
+        fourth: c_long,
+        fifth: c_long,
+        sixth: c_long,
     ) -> c_long {
         if number == GETRANDOM {
-            let (buffer, length) = (a as *mut c_void, usize::try_from(b).unwrap_or(0));
+            let (buffer, length) = (first as *mut c_void, usize::try_from(second).unwrap_or(0));
             // SAFETY: by this function's contract.
-            let filled = unsafe { getrandom(buffer, length, c_uint::try_from(c).unwrap_or(0)) };
+            let filled = unsafe { getrandom(buffer, length, c_uint::try_from(third).unwrap_or(0)) };
             return c_long::try_from(filled).unwrap_or(-1);
         }
         // SAFETY: by this function's contract.
-        unsafe { call(number, [a, b, c, d, e, f]) }
+        unsafe { call(number, [first, second, third, fourth, fifth, sixth]) }
     }
 }
 

@@ -109,7 +109,7 @@ impl Script {
             harshness.reverse();
         }
         let mut there: BTreeSet<usize> = (0..FIRST_NODES).collect();
-        let mut kind = |rng: &mut StdRng, harsh| match (copies, harsh) {
+        let kind = |rng: &mut StdRng, harsh| match (copies, harsh) {
             (1, _) => Kind::Restart,
             (_, true) => harsh_kind(rng),
             (_, false) => mild_kind(rng),
@@ -242,7 +242,7 @@ impl Fault {
                 });
             }
             Kind::Flap => {
-                let cut = since / 1_000 % 2 == 0;
+                let cut = (since / 1_000).is_multiple_of(2);
                 self.others(names).for_each(|other| {
                     if cut { sim.partition(own, other) } else { sim.repair(own, other) }
                 });

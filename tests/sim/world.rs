@@ -566,7 +566,7 @@ fn config(node: usize, script: &Script) -> Config {
         config.snapshot.interval = SAVING;
     }
     if script.lopsided {
-        config.node.zone = if node % 2 == 0 { "east" } else { "west" }.parse().ok();
+        config.node.zone = if node.is_multiple_of(2) { "east" } else { "west" }.parse().ok();
         config.node.weight = if node == 1 { HEAVY } else { Weight::default() };
     }
     config.cluster.join =
@@ -609,10 +609,14 @@ async fn write_and_check(
     for node in nodes {
         let mut client = Client::new(vec![address(node)]);
         let found = look_up(&mut client, &story.keys()).await?;
-        found.iter().for_each(|(key, value)| story.check(key, value.as_deref()));
+        for (key, value) in &found {
+            story.check(key, value.as_deref());
+        }
         let claims = on(&stage).claims.keys();
         let found = look_up(&mut client, &claims).await?;
-        found.iter().for_each(|(key, value)| on(&stage).claims.check(key, value.as_deref()));
+        for (key, value) in &found {
+            on(&stage).claims.check(key, value.as_deref());
+        }
     }
     let mut stage = on(&stage);
     stage.satisfied += 1;

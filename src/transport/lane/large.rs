@@ -8,8 +8,8 @@ use crate::peers::CallError;
 use crate::transport::stream::{self, ReadError};
 use crate::wire::frame::FrameHeader;
 
-use super::super::freshness::stamp;
 use super::{Lane, Waiting, unsent};
+use crate::transport::freshness::stamp;
 
 impl Lane {
     /// A call on a stream of its own.
