@@ -26,11 +26,17 @@ pub enum Rule {
     DirtyBits,
     /// A receiver is noted before its slot is walked.
     NotedBeforeWalk,
+    /// A former holder keeps a slot until every member of its set has it.
+    FormerHolderKeeps,
+    /// A copy that was kept over a restart is proved equal before it counts.
+    KeptIsProved,
+    /// The word of a member that lost its place does not count.
+    Outcasts,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::ActingBit,
         Self::Release,
         Self::DeputyPings,
@@ -42,6 +48,9 @@ impl Rule {
         Self::Tombstones,
         Self::DirtyBits,
         Self::NotedBeforeWalk,
+        Self::FormerHolderKeeps,
+        Self::KeptIsProved,
+        Self::Outcasts,
     ];
 
     /// Whether the rule is broken on this thread.

@@ -252,7 +252,11 @@ impl Cache {
             let part = match request.had.get(&slot) {
                 None => Part::All,
                 Some(Had::Something) => Part::Compared,
-                Some(Had::Nearly { digest, .. }) if *digest == header.digest() => Part::Nothing,
+                Some(Had::Nearly { digest, .. })
+                    if *digest == header.digest() || Rule::KeptIsProved.is_broken() =>
+                {
+                    Part::Nothing
+                }
                 Some(Had::Nearly { as_of, .. }) => Part::Since(*as_of),
             };
             (part, term, drops)

@@ -12,6 +12,8 @@ use crate::members::MemberTable;
 use crate::tasks::lock;
 use crate::types::{Generation, NodeId};
 
+use super::breakage::Rule;
+
 /// Who is out by this node's own doing, and with whom this node has settled that it is not.
 #[derive(Debug)]
 pub(super) struct Outcasts {
@@ -32,6 +34,9 @@ impl Outcasts {
 
     /// Remembers who lost its place.
     pub(super) fn note(&self, table: &MemberTable) {
+        if Rule::Outcasts.is_broken() {
+            return;
+        }
         let mut removed = lock(&self.removed);
         removed.retain(|node, _| table.get(*node).is_some());
         for member in table.members.iter().filter(|member| member.removed) {

@@ -161,7 +161,11 @@ pub(crate) struct World {
 impl World {
     /// The world of a seed.
     pub(crate) fn new(seed: u64) -> Self {
-        let script = Script::draw(&mut StdRng::seed_from_u64(seed));
+        Self::scripted(seed, Script::draw(&mut StdRng::seed_from_u64(seed)))
+    }
+
+    /// A world with these troubles; the seed draws everything else.
+    pub(crate) fn scripted(seed: u64, script: Script) -> Self {
         let stage = Stage { wanted: (0..FIRST_NODES).collect(), ..Stage::default() };
         Self {
             seed,

@@ -252,7 +252,7 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
             }
         }
     } else if !assigned && !acts && complete {
-        if is_held_by_all(claims, slot) {
+        if is_held_by_all(claims, slot) || Rule::FormerHolderKeeps.is_broken() {
             plan.drops.insert(slot);
         } else if claims.is_only_stray_copy(slot) {
             plan.takes.insert(slot);

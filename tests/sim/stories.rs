@@ -1,0 +1,81 @@
+//! What seeds found, as worlds of their own: a seed draws another world when the drawing changes.
+
+use chickadee::config::AcksShortfall;
+
+use super::faults::{Fault, Kind, Script, Trouble};
+use super::run_on_thread;
+use super::world::World;
+
+/// Each story is told with so many seeds, which draw what clients do and how long messages take.
+const SEEDS: u64 = 4;
+
+const fn fault(kind: Kind, node: usize, lasts: u64) -> Fault {
+    Fault { kind, node, after: 0, lasts }
+}
+
+/// Two copies, and writes that too few copies have are refused.
+fn strict(troubles: &[&[Fault]]) -> Script {
+    let troubles =
+        troubles.iter().map(|faults| Trouble { quiet: 2_000, faults: faults.to_vec() }).collect();
+    Script {
+        copies: 2,
+        shortfall: AcksShortfall::Error,
+        short_grace: true,
+        lopsided: false,
+        saving: false,
+        troubles,
+    }
+}
+
+/// Nodes that are cut off for so long that others take their places.
+pub(crate) fn cuts() -> Script {
+    strict(&[&[fault(Kind::Cut, 1, 8_900)], &[fault(Kind::Cut, 0, 5_000)]])
+}
+
+fn tell(script: &Script) {
+    super::log::start();
+    let failed: Vec<u64> = (0..SEEDS)
+        .filter(|seed| {
+            let script = script.clone();
+            run_on_thread(*seed, move |seed| World::scripted(seed, script).run()).is_none()
+        })
+        .collect();
+    assert!(failed.is_empty(), "seeds {failed:?} failed");
+}
+
+/// A node that nobody heard for nine seconds lost its place and took everything over for itself. When
+/// it was heard again the others dropped the copies that it claimed to have, and an INCR that they
+/// had acknowledged was lost to its higher term.
+pub(crate) fn unheard() -> Script {
+    strict(&[&[fault(Kind::Crash, 2, 7_535)], &[fault(Kind::OneWay { mute: true }, 1, 8_985)]])
+}
+
+#[test]
+fn a_node_that_was_not_heard_is_not_believed() {
+    tell(&unheard());
+}
+
+/// A node took slots while it was fenced, because its round had begun before: acknowledged INCRs were
+/// lost after a crash and a cut of eight seconds.
+#[test]
+fn no_bit_is_taken_while_a_node_is_fenced() {
+    tell(&strict(&[&[fault(Kind::Crash, 2, 362)], &[fault(Kind::Cut, 1, 8_469)]]));
+}
+
+/// A node that was cut off had suspected the others where nobody heard it, and declared them dead when
+/// it was back: they were fenced, and slots had nobody who acted, seconds after all had settled.
+#[test]
+fn who_was_cut_off_declares_nobody_dead_afterwards() {
+    tell(&strict(&[&[fault(Kind::Crash, 0, 6_689)], &[fault(Kind::Cut, 0, 3_081)]]));
+    let mute = Kind::OneWay { mute: true };
+    tell(&strict(&[&[fault(Kind::Crash, 0, 7_391)], &[fault(mute, 0, 5_782)]]));
+}
+
+/// With one copy of each slot a delete left no tombstone: a key deleted while its slot moved came back.
+#[test]
+fn a_deleted_key_stays_deleted_where_there_is_one_copy() {
+    let restart = |node| fault(Kind::Restart, node, 400);
+    let join = Fault { after: 300, ..fault(Kind::Join, 3, 0) };
+    let script = strict(&[&[restart(0)], &[restart(1), join], &[restart(2)], &[restart(0)]]);
+    tell(&Script { copies: 1, shortfall: AcksShortfall::Accept, ..script });
+}
