@@ -165,12 +165,14 @@ fn a_killed_node_costs_no_acknowledged_key_and_is_filled_when_it_returns() {
 }
 
 #[test]
-fn a_restart_of_each_node_in_turn_loses_nothing() {
+fn a_restart_of_each_node_in_turn_loses_nothing_and_moves_little() {
     let mut cluster = Cluster::started(3, &[]);
     let mut client = cluster.client(0);
+    let value = "v".repeat(4096);
     for number in 0..3_000 {
-        assert_eq!(client.run(&["SET", &key(number), "value"]), ok());
+        assert_eq!(client.run(&["SET", &key(number), &value]), ok());
     }
+    let held = f64::from(2 * 3_000 * 4096) / 3.0;
     for number in 0..3 {
         let witness = (number + 1) % 3;
         let changes = |cluster: &Cluster| {
@@ -181,10 +183,48 @@ fn a_restart_of_each_node_in_turn_loses_nothing() {
         cluster.nodes[number].start();
         cluster.wait_settled(3);
         assert_eq!(changes(&cluster), before, "node {number} did not come back to its place");
+        let received = "direction=\"received\"";
+        let moved = cluster.nodes[number].metric("chickadee_sync_bytes_total", received);
+        assert!(moved < held / 20.0, "{moved} bytes were sent to a node that had {held}");
     }
     let mut client = cluster.client(1);
     for number in 0..3_000 {
-        assert_eq!(client.run(&["GET", &key(number)]), bulk("value"), "{number}");
+        assert_eq!(client.run(&["GET", &key(number)]), bulk(&value), "{number}");
+    }
+}
+
+#[test]
+fn a_cluster_that_was_stopped_as_a_whole_comes_back_with_its_data() {
+    let mut cluster = Cluster::started(3, &[]);
+    let mut client = cluster.client(0);
+    for number in 0..1_000 {
+        assert_eq!(client.run(&["SET", &key(number), "first"]), ok());
+    }
+    assert_eq!(cluster.nodes[0].terminate(), Some(0));
+    // What the first one does not know when it is back.
+    let mut client = cluster.client(1);
+    for number in 0..500 {
+        assert_eq!(client.run(&["SET", &key(number), "second"]), ok());
+    }
+    for number in 500..600 {
+        assert_eq!(client.run(&["DEL", &key(number)]), Reply::Int(1));
+    }
+    drop(client);
+    for number in [1, 2] {
+        assert_eq!(cluster.nodes[number].terminate(), Some(0));
+    }
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.wait_settled(3);
+    let mut client = cluster.client(0);
+    for number in 0..1_000 {
+        let expected = match number {
+            0..500 => bulk("second"),
+            500..600 => NIL,
+            _ => bulk("first"),
+        };
+        assert_eq!(client.run(&["GET", &key(number)]), expected, "{number}");
     }
 }
 

@@ -10,7 +10,7 @@ use super::view::{Standing, View};
 use super::{Shared, marks};
 
 /// The term counter of a slot that was started empty while members were dead.
-const HOLLOW: u16 = 0;
+pub(super) const HOLLOW: u16 = 0;
 
 impl Shared {
     /// The node that is believed to act for a slot.

@@ -16,6 +16,8 @@ use super::view::View;
 
 /// How far off a clock is wrong, in milliseconds.
 const WRONG_MILLIS: u64 = 5_000;
+/// How far off one is at most that was wrong and is right again, in milliseconds.
+const RIGHT_MILLIS: u64 = 3_000;
 /// A question that took longer measures nothing, in milliseconds.
 const QUICK_MILLIS: u64 = 1_000;
 
@@ -52,7 +54,8 @@ impl Clocks {
         let others: BTreeSet<NodeId> = others.collect();
         let mut offsets = lock(&self.offsets);
         offsets.retain(|node, _| others.contains(node));
-        let far = offsets.values().filter(|offset| offset.unsigned_abs() >= WRONG_MILLIS).count();
+        let limit = if self.is_wrong() { RIGHT_MILLIS } else { WRONG_MILLIS };
+        let far = offsets.values().filter(|offset| offset.unsigned_abs() >= limit).count();
         far * 2 > others.len() + 1
     }
 }

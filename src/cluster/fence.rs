@@ -18,6 +18,7 @@ use crate::tasks::lock;
 use crate::types::{Generation, Instant, NodeId, Slot, SlotSet, Term};
 use crate::wire::message::{Request, Response, Terms};
 
+use super::acting::HOLLOW;
 use super::breakage::Rule;
 use super::outcasts::{self, Verdict};
 use super::view::View;
@@ -151,7 +152,7 @@ impl Shared {
 
     /// A peer says which generation of this node it took off the ring.
     pub(super) fn mind_removal(&self, by: NodeId, removed: Option<Generation>) {
-        let is_news = removed.is_some_and(|removed| removed >= self.outcasts.asked(by));
+        let is_news = removed.is_some_and(|removed| self.outcasts.is_news(by, removed));
         if is_news && self.fenced().is_none() {
             self.fence_off(FenceReason::Removed);
         }
@@ -231,7 +232,7 @@ struct Heard {
     stronger: Vec<Term>,
     /// Of those whose terms are weighed against the own one.
     equal: Vec<Term>,
-    /// Of those who are out, where this node is not.
+    /// Of those who are out, where this node is not, or who began with nothing.
     weaker: Vec<Term>,
 }
 
@@ -259,7 +260,9 @@ impl Answers {
         for (node, terms) in &self.terms {
             let (own_out, their_out) = (self.is_out(me), self.is_out(*node));
             for (of_slot, term) in heard.iter_mut().zip(terms) {
+                let is_hollow = term.is_some_and(|term| term.counter == HOLLOW);
                 let place = match (own_out, their_out) {
+                    _ if is_hollow => &mut of_slot.weaker,
                     (true, false) => &mut of_slot.stronger,
                     (false, true) => &mut of_slot.weaker,
                     _ => &mut of_slot.equal,

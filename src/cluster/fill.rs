@@ -31,6 +31,7 @@ use crate::tasks::{self, lock};
 use crate::types::{NodeId, Slot, SlotSet, Term};
 use crate::wire::replication::{self, Happened, Item, put_item};
 
+use super::acting::HOLLOW;
 use super::breakage::Rule;
 use super::replicate::{Group, Outgoing, ToDrive, drive_all};
 use super::{Cache, Shared, marks};
@@ -58,7 +59,10 @@ enum Had {
         as_of: u64,
     },
     /// Something else. A fill brings nothing of what it alone has, so the two are compared afterwards.
-    Something,
+    Something {
+        /// The clock up to which it had what the others had: what they lack of that is gone.
+        as_of: u64,
+    },
 }
 
 /// What is to be sent of a slot.
@@ -66,12 +70,15 @@ enum Had {
 enum Part {
     /// Everything.
     All,
-    /// Everything, and the two are compared afterwards.
-    Compared,
+    /// Everything, and the two are compared afterwards: what the receiver had up to that clock and the
+    /// donor lacks was deleted or evicted meanwhile.
+    Compared(u64),
     /// What was written after that clock; then the receiver asks again.
     Since(u64),
     /// Nothing: the receiver has it.
     Nothing,
+    /// The tombstones since that clock: the receiver has all values.
+    Tombstones(u64),
 }
 
 /// The slots that fills are bringing to this node.
@@ -110,6 +117,16 @@ impl Fills {
 
     fn end(&self, session: u64) {
         lock(&self.slots).retain(|_, filling| filling.session != session);
+    }
+
+    /// Whether it is worth trying once more to prove the copy of a slot equal. Not to be called under
+    /// a shard lock, which comes first elsewhere.
+    fn may_try(&self, slot: Slot) -> bool {
+        let mut tries = lock(&self.tries);
+        let tried = tries.entry(slot).or_default();
+        let may = *tried < TRIES_MAX;
+        *tried += u8::from(may);
+        may
     }
 
     /// How many slots of a session are still under way.
@@ -251,11 +268,12 @@ impl Cache {
             }
             let part = match request.had.get(&slot) {
                 None => Part::All,
-                Some(Had::Something) => Part::Compared,
-                Some(Had::Nearly { digest, .. })
+                Some(Had::Something { as_of }) => Part::Compared(*as_of),
+                Some(Had::Nearly { digest, as_of })
                     if *digest == header.digest() || Rule::KeptIsProved.is_broken() =>
                 {
-                    Part::Nothing
+                    let has_tombstones = header.tombstones() > 0;
+                    if has_tombstones { Part::Tombstones(*as_of) } else { Part::Nothing }
                 }
                 Some(Had::Nearly { as_of, .. }) => Part::Since(*as_of),
             };
@@ -297,8 +315,11 @@ impl Cache {
             if !header.acting || header.term != term || link.drops() != drops {
                 return false;
             }
-            if part == Part::Compared {
+            if let Part::Compared(until) = part {
                 link.set_dirty(slot);
+                if term.counter != HOLLOW {
+                    marks::raise(header, receiver, until);
+                }
             } else {
                 marks::raise(header, receiver, as_of);
             }
@@ -321,8 +342,13 @@ struct Sender<'a> {
 }
 
 impl Sender<'_> {
+    /// Others have their turn even where nothing is to be sent.
     async fn flush_if_full(&mut self) -> Result<(), CallError> {
-        if self.buffer.len() >= FILL_MESSAGE_BYTES { self.flush().await } else { Ok(()) }
+        if self.buffer.len() >= FILL_MESSAGE_BYTES {
+            return self.flush().await;
+        }
+        tokio::task::yield_now().await;
+        Ok(())
     }
 
     async fn flush(&mut self) -> Result<(), CallError> {
@@ -346,16 +372,12 @@ impl Shared {
     fn had(&self, slots: &SlotSet) -> BTreeMap<Slot, Had> {
         let mut filled = self.filled_slots();
         filled.intersect_with(slots);
-        let mut tries = lock(&self.fills.tries);
         let had = filled.iter().map(|slot| {
-            let tried = tries.entry(slot).or_default();
-            if *tried >= TRIES_MAX {
-                return (slot, Had::Something);
-            }
-            *tried += 1;
+            let may_try = self.fills.may_try(slot);
             let shard = self.store.lock(slot);
             let header = shard.header(slot);
-            (slot, Had::Nearly { digest: header.digest(), as_of: header.as_of })
+            let (digest, as_of) = (header.digest(), header.as_of);
+            (slot, if may_try { Had::Nearly { digest, as_of } } else { Had::Something { as_of } })
         });
         had.collect()
     }
@@ -367,10 +389,14 @@ impl Shared {
         term: Term,
         buffer: &mut Vec<u8>,
     ) -> Option<u64> {
-        let since = if let Part::Since(clock) = part { clock } else { 0 };
+        let since = match part {
+            Part::Since(clock) | Part::Tombstones(clock) => clock,
+            Part::All | Part::Compared(_) | Part::Nothing => 0,
+        };
+        let only_tombstones = matches!(part, Part::Tombstones(_));
         let mut keys = 0;
         let next = self.store.lock(slot).scan(slot, from, WALK_STEP, &mut |_, entry| {
-            if entry.record().version.clock < since {
+            if entry.record().version.clock < since || only_tombstones && !entry.is_tombstone() {
                 return;
             }
             let happened = Happened::Record(entry.record());

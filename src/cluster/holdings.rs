@@ -95,7 +95,8 @@ impl HoldingsBook {
 
     /// What this node holds, read from its slot headers when something changed. What is true of the
     /// node as a whole is left blank.
-    pub(super) fn own(&self, store: &Store, now: Instant) -> Holdings {
+    /// Copies that are not complete are named if this node `keeps` some over a restart.
+    pub(super) fn own(&self, store: &Store, now: Instant, keeps: bool) -> Holdings {
         let in_transit = self.in_transit(now);
         let mut cached = lock(&self.own);
         // Read before the headers: a change in between is seen by the next call.
@@ -105,6 +106,7 @@ impl HoldingsBook {
             return known.clone();
         }
         let (mut acting, mut complete) = (SlotSet::new(), SlotSet::new());
+        let mut kept_slots = SlotSet::new();
         for index in 0..store.shards() {
             let shard = store.lock_shard(index);
             for (slot, header) in shard.headers() {
@@ -113,12 +115,21 @@ impl HoldingsBook {
                 }
                 if header.complete {
                     complete.insert(slot);
+                } else if keeps && header.keys() + header.tombstones() > 0 {
+                    kept_slots.insert(slot);
                 }
             }
         }
         let generation = self.generation;
-        let fresh =
-            Holdings { generation, revision, acting, complete, in_transit, ..Holdings::default() };
+        let fresh = Holdings {
+            generation,
+            revision,
+            acting,
+            complete,
+            kept_slots,
+            in_transit,
+            ..Holdings::default()
+        };
         *cached = Some(fresh.clone());
         fresh
     }

@@ -6,31 +6,57 @@
 //! slot u16 | as_of u64 | floors u8 | { database u8 (255: all) | version 12 } … | records …
 //! ```
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::BufMut;
 
 use crate::hlc;
 use crate::limits::{FILL_MESSAGE_BYTES, WALK_STEP};
-use crate::types::{Db, Slot, WallMillis};
+use crate::tasks::lock;
+use crate::types::{Db, Instant, NodeId, Slot, WallMillis};
 use crate::wire::snapshot::{DecodeError, Reader, put_record};
 
 use super::Shared;
+use super::view::View;
 
 /// How long before a snapshot a write may have been stamped that has not arrived by then: longer than
 /// a replication queue keeps it.
 const ARRIVES_WITHIN_MILLIS: u64 = 10_000;
 /// While this node is loading nobody else is to believe that its own copies are the last.
-const LOADING: u64 = u64::MAX;
+pub(super) const LOADING: u64 = u64::MAX;
 
-/// How far the copies go that this node has and is not sure of.
-#[derive(Debug, Default)]
-pub(super) struct Kept(AtomicU64);
+/// How far the copies go that this node has and is not sure of, and who may have copies that go
+/// further.
+#[derive(Debug)]
+pub(super) struct Kept {
+    until: AtomicU64,
+    /// The members when this node stopped, until all of them were seen or had their time.
+    former: Mutex<BTreeSet<NodeId>>,
+    started: Instant,
+}
 
 impl Kept {
+    /// Nothing yet, at a node that starts now.
+    pub(super) const fn new(former: BTreeSet<NodeId>, started: Instant) -> Self {
+        Self { until: AtomicU64::new(0), former: Mutex::new(former), started }
+    }
+
+    /// Whether a member of former days may be about to come back: a cluster that was stopped as a
+    /// whole starts node by node, and the first of them may have the oldest copies.
+    pub(super) fn awaits_others(&self, view: &View, now: Instant) -> bool {
+        let mut former = lock(&self.former);
+        if now.saturating_since(self.started) >= view.table.facts.ring_grace {
+            former.clear();
+        }
+        former.retain(|node| view.table.get(*node).is_none());
+        !former.is_empty()
+    }
+
     /// The hybrid clock of the snapshot that was loaded; 0 for none.
     pub(super) fn until(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
+        self.until.load(Ordering::SeqCst)
     }
 
     /// Whether a snapshot is being loaded.
@@ -49,64 +75,63 @@ pub struct Loaded {
 }
 
 impl Shared {
-    /// The hybrid clock of this node now, as snapshots name it.
-    pub fn snapshot_clock(&self) -> u64 {
-        hlc::reading_at(self.clock.wall())
+    /// The hybrid clock up to which a snapshot taken now goes; `None` while one is being loaded.
+    pub fn snapshot_clock(&self) -> Option<u64> {
+        match self.kept.until() {
+            LOADING => None,
+            // Copies that are not proved yet go no further than when they were written.
+            kept @ 1.. => Some(kept),
+            0 => Some(hlc::reading_at(self.clock.wall())),
+        }
     }
 
-    /// Encodes this node's copy of a slot in pieces, if it is complete; gives the number of entries.
-    ///
-    /// # Errors
-    ///
-    /// What `put` says ends it.
-    pub fn snapshot_slot<E>(
-        &self,
-        slot: Slot,
-        put: &mut dyn FnMut(&[u8]) -> Result<(), E>,
-    ) -> Result<u64, E> {
+    /// Encodes the next entries of this node's copy of a slot, from a key hash on; gives how many there
+    /// are and the hash to go on from. Nothing is written of a slot that is empty.
+    pub fn snapshot_piece(&self, slot: Slot, from: u64, body: &mut Vec<u8>) -> (u64, Option<u64>) {
         let wall = self.clock.wall();
-        let as_of = hlc::reading_at(WallMillis(wall.0.saturating_sub(ARRIVES_WITHIN_MILLIS)));
-        let mut entries = 0;
-        let mut from = Some(0);
-        while let Some(hash) = from {
-            let mut body = Vec::new();
-            {
-                let shard = self.store.lock(slot);
-                let header = shard.header(slot);
-                if !header.complete || (hash == 0 && header.keys() + header.tombstones() == 0) {
-                    return Ok(entries);
-                }
-                body.put_u16_le(slot.get());
-                body.put_u64_le(as_of);
-                let floors: Vec<_> = header.floors().collect();
-                body.put_u8(u8::try_from(floors.len()).unwrap_or(u8::MAX));
-                for (db, version) in floors {
-                    body.put_u8(db.map_or(u8::MAX, Db::get));
-                    body.put_slice(&version.to_bytes());
-                }
-                from = Some(hash);
-                while let Some(next) = from
-                    && body.len() < FILL_MESSAGE_BYTES
-                {
-                    from = shard.scan(slot, next, WALK_STEP, &mut |_, entry| {
-                        put_record(&mut body, entry.record());
-                        entries += 1;
-                    });
-                }
-            }
-            put(&body)?;
+        let shard = self.store.lock(slot);
+        let header = shard.header(slot);
+        let floors: Vec<_> = header.floors().collect();
+        if header.keys() + header.tombstones() == 0 && floors.is_empty() {
+            return (0, None);
         }
-        Ok(entries)
+        let arrived = hlc::reading_at(WallMillis(wall.0.saturating_sub(ARRIVES_WITHIN_MILLIS)));
+        body.put_u16_le(slot.get());
+        body.put_u64_le(if header.complete { arrived } else { header.as_of });
+        body.put_u8(u8::try_from(floors.len()).unwrap_or(u8::MAX));
+        for (db, version) in floors {
+            body.put_u8(db.map_or(u8::MAX, Db::get));
+            body.put_slice(&version.to_bytes());
+        }
+        let (mut entries, mut last, mut left_out) = (0, None, None);
+        let next = shard.scan(slot, from, WALK_STEP, &mut |hash, entry| {
+            // One value may be as large as all others together. Those of one hash stay together.
+            if left_out.is_some() || body.len() >= FILL_MESSAGE_BYTES && last != Some(hash) {
+                left_out.get_or_insert(hash);
+                return;
+            }
+            last = Some(hash);
+            put_record(body, entry.record());
+            entries += 1;
+        });
+        (entries, left_out.or(next))
+    }
+
+    /// This node is sure of its copies again.
+    pub(super) fn confirm_kept(&self) {
+        if self.kept.until.swap(0, Ordering::SeqCst) != 0 {
+            self.holdings.changed();
+        }
     }
 
     /// A snapshot is about to be loaded: nothing is filled or promoted before [`loaded`](Self::loaded).
     pub fn begin_loading(&self) {
-        self.kept.0.store(LOADING, Ordering::SeqCst);
+        self.kept.until.store(LOADING, Ordering::SeqCst);
     }
 
     /// The snapshot of that clock was loaded, as far as it was good; 0 if there was none.
     pub fn loaded(&self, clock: u64) {
-        self.kept.0.store(clock.min(LOADING - 1), Ordering::SeqCst);
+        self.kept.until.store(clock.min(LOADING - 1), Ordering::SeqCst);
         self.holdings.changed();
         self.kick();
     }

@@ -42,7 +42,7 @@ mod upkeep;
 mod view;
 mod yields;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
@@ -87,6 +87,8 @@ pub struct ClusterOptions {
     pub me: NodeId,
     /// The number of its present start.
     pub generation: Generation,
+    /// The other members when it stopped, if it was one before.
+    pub former: BTreeSet<NodeId>,
     /// How many copies must have applied a write.
     pub acks: Acks,
     /// What happens when too few are there.
@@ -181,6 +183,7 @@ impl Shared {
         let view = View::build(parts.table, &BTreeMap::new(), None);
         let fence = Fence::new(parts.clock.now());
         let outcasts = Outcasts::new(options.generation);
+        let kept = Kept::new(options.former.clone(), parts.clock.now());
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
             options,
@@ -203,7 +206,7 @@ impl Shared {
             yields: Yields::new(),
             fence,
             outcasts,
-            kept: Kept::default(),
+            kept,
             clocks: Clocks::default(),
             viewed: tokio::sync::watch::Sender::new(0),
             publishing: Mutex::default(),

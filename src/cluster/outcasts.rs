@@ -22,6 +22,8 @@ pub(super) struct Outcasts {
     removed: Mutex<BTreeMap<NodeId, Generation>>,
     /// This node's generation when it last asked a member.
     asked: Mutex<BTreeMap<NodeId, Generation>>,
+    /// The generation of this node that a member said it took off the ring.
+    told: Mutex<BTreeMap<NodeId, Generation>>,
     /// This node's generation at its start, when it had nothing to be wrong about.
     first: Generation,
 }
@@ -29,7 +31,7 @@ pub(super) struct Outcasts {
 impl Outcasts {
     /// Nobody is out.
     pub(super) fn new(first: Generation) -> Self {
-        Self { removed: Mutex::default(), asked: Mutex::default(), first }
+        Self { removed: Mutex::default(), asked: Mutex::default(), told: Mutex::default(), first }
     }
 
     /// Remembers who lost its place.
@@ -74,9 +76,22 @@ impl Outcasts {
         lock(&self.asked).get(&node).copied().unwrap_or(self.first)
     }
 
-    /// This node has asked a member under its present generation, and acted upon the answer.
+    /// A member says which generation of this node it took off the ring; whether this node has not
+    /// asked it since.
+    pub(super) fn is_news(&self, node: NodeId, removed: Generation) -> bool {
+        let news = removed >= self.asked(node);
+        if news {
+            lock(&self.told).insert(node, removed);
+        }
+        news
+    }
+
+    /// This node has asked a member under its present generation, and acted upon the answer. If that
+    /// is the very generation that lost its place, what it was told of is settled all the same.
     pub(super) fn settle(&self, node: NodeId, generation: Generation) {
-        lock(&self.asked).insert(node, generation);
+        let told = lock(&self.told).remove(&node).unwrap_or_default();
+        let settled = generation.max(Generation(told.0.saturating_add(1)));
+        lock(&self.asked).insert(node, settled);
     }
 }
 
@@ -132,5 +147,8 @@ mod tests {
         assert_eq!(outcasts.asked(NodeId(7)), Generation(3));
         outcasts.settle(NodeId(7), Generation(5));
         assert_eq!(outcasts.asked(NodeId(7)), Generation(5));
+        assert!(outcasts.is_news(NodeId(7), Generation(5)));
+        outcasts.settle(NodeId(7), Generation(5));
+        assert!(!outcasts.is_news(NodeId(7), Generation(5)), "no fence after fence");
     }
 }

@@ -81,6 +81,8 @@ impl Cache {
         });
         if shared.kept.is_loading() {
             plan.fills.clear();
+        }
+        if shared.kept.is_loading() || shared.kept.awaits_others(view, shared.clock.now()) {
             plan.promotes = SlotSet::new();
         }
         plan.takes = plan.takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
@@ -204,6 +206,7 @@ impl Cache {
             Phase::Active | Phase::Paused | Phase::Leaving => false,
         };
         if done {
+            self.shared.confirm_kept();
             members.announce(Phase::Active).await;
         }
     }

@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 
 use crate::peers::CallError;
 use crate::ring::slot_of;
-use crate::types::{BodyRef, Db, Key, NodeId, Slot, SlotSet};
+use crate::types::{BodyRef, Db, Key, NodeId, Phase, Slot, SlotSet};
 use crate::wire::message::{CopyOfKey, Request, Response};
 use crate::wire::raw::Raw;
 
 use super::reconcile::Progress;
+use super::view::Standing;
 use super::{Cache, Shared};
 
 /// Entries that went without a client's word.
@@ -123,8 +124,9 @@ impl Shared {
         self.own_holdings().acting
     }
 
-    /// How many of `slots` no other node says that it acts for; asks the others to be heard anew.
-    pub fn unclaimed(&self, slots: &SlotSet) -> usize {
+    /// Of `slots` those that no other node says that it acts for: how many another may still take
+    /// over, and how many nobody is there for. Asks the others to be heard anew.
+    pub fn unclaimed(&self, slots: &SlotSet) -> (usize, usize) {
         let mut unclaimed = slots.clone();
         for word in self.holdings.peers().values() {
             unclaimed.subtract(&word.holdings.acting);
@@ -132,7 +134,17 @@ impl Shared {
         if !unclaimed.is_empty() {
             self.kick();
         }
-        unclaimed.len()
+        let view = self.view.load();
+        let has_heir = |slot: &Slot| {
+            view.replica_set(*slot).any(|placed| {
+                let phase = view.table.get(placed.node).map(|member| member.identity.phase);
+                placed.node != view.me
+                    && placed.standing != Standing::Gone
+                    && phase != Some(Phase::Paused)
+            })
+        };
+        let awaited = unclaimed.iter().filter(has_heir).count();
+        (awaited, unclaimed.len() - awaited)
     }
 
     /// How many slots this node acts for or has completely.

@@ -333,11 +333,12 @@ impl Shared {
 
     /// What this node holds now.
     pub(super) fn own_holdings(&self) -> crate::wire::message::Holdings {
-        let mut own = self.holdings.own(&self.store, self.clock.now());
+        let kept = self.kept.until();
+        let mut own = self.holdings.own(&self.store, self.clock.now(), kept != 0);
         own.placement = self.view.load().placement.id().get();
         own.fenced = self.fenced().is_some();
         own.clock_wrong = self.clocks.is_wrong();
-        own.kept = self.kept.until();
+        own.kept = kept;
         own
     }
 }

@@ -9,7 +9,7 @@ use crate::hlc;
 use crate::metrics::level;
 use crate::store::Remains;
 use crate::tasks::Stop;
-use crate::types::{MemberState, NodeId, Slot, WallMillis};
+use crate::types::{MemberState, NodeId, Phase, Slot, WallMillis};
 
 use super::replicate::{ToDrive, drive_all};
 use super::room::Evictions;
@@ -101,16 +101,17 @@ impl Shared {
         }
     }
 
-    /// Whether every member is alive and missed nothing, and nothing is being filled. Members that
+    /// Whether every member is alive, active and missed nothing, and nothing is being filled. Members that
     /// are dead count also when their place was given up: they may come back with what they had.
     fn is_settled(&self) -> bool {
         let view = self.view.load();
         let links = self.links.load();
-        view.table
-            .members
-            .iter()
-            .all(|member| matches!(member.state, MemberState::Alive | MemberState::Left))
-            && links.values().all(|link| link.missed().is_empty())
+        view.table.members.iter().all(|member| match member.state {
+            // Who is coming may bring copies of a time before a delete.
+            MemberState::Alive => member.identity.phase == Phase::Active,
+            MemberState::Left => true,
+            MemberState::Suspect | MemberState::Dead => false,
+        }) && links.values().all(|link| link.missed().is_empty())
             && self.fills.under_way().is_empty()
     }
 

@@ -158,6 +158,7 @@ impl Ground {
         ClusterOptions {
             me: self.file.node,
             generation: self.file.generation,
+            former: self.file.members.iter().map(|seed| seed.node).collect(),
             acks: config.cluster.acks,
             acks_shortfall: config.cluster.acks_shortfall,
             call_timeout: config.peer.call_timeout,

@@ -77,6 +77,8 @@ pub(crate) struct Inner {
     started: Instant,
     clock: SharedClock,
     storage: Arc<dyn Storage>,
+    /// One snapshot is written at a time.
+    saving: tokio::sync::Mutex<()>,
     metrics: Metrics,
     recorder: PrometheusHandle,
     addresses: Addresses,

@@ -8,12 +8,12 @@ use std::time::Duration;
 use crate::metrics::level;
 use crate::persist::{SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, StorageError};
 use crate::tasks::{Executor, Stop};
-use crate::types::{Slot, WallMillis};
+use crate::types::{Phase, Slot, WallMillis};
 
 use super::Inner;
 
-/// Slots that are written, and pieces that are loaded, before other tasks have their turn.
-const BEFORE_A_TURN: usize = 16;
+/// Pieces that are loaded before other tasks have their turn.
+const BEFORE_A_TURN: usize = 4;
 
 fn seconds(wall: WallMillis) -> f64 {
     Duration::from_millis(wall.0).as_secs_f64()
@@ -50,8 +50,13 @@ impl Inner {
         if !self.config.snapshot.enabled {
             return;
         }
+        let _one_at_a_time = self.saving.lock().await;
+        let Some(clock) = self.shared.snapshot_clock() else {
+            tracing::info!("the snapshot file stays as it is: it was not loaded yet");
+            return;
+        };
         let began = self.clock.now();
-        match self.write_snapshot().await {
+        match self.write_snapshot(clock).await {
             Ok(Written { keys, bytes }) => {
                 let took = self.clock.now().saturating_since(began);
                 let metrics = &self.metrics.cluster;
@@ -63,18 +68,22 @@ impl Inner {
         }
     }
 
-    async fn write_snapshot(&self) -> Result<Written, StorageError> {
-        let head = SnapshotHead {
-            node: self.me,
-            taken_at: self.clock.wall(),
-            clock: self.shared.snapshot_clock(),
-        };
+    async fn write_snapshot(&self, clock: u64) -> Result<Written, StorageError> {
+        let head = SnapshotHead { node: self.me, taken_at: self.clock.wall(), clock };
         let mut writer = SnapshotWriter::begin(&*self.storage, head)?;
-        let mut keys = 0;
+        let (mut keys, mut piece) = (0, Vec::new());
         for slot in Slot::all() {
-            keys += self.shared.snapshot_slot(slot, &mut |piece| writer.put(piece))?;
-            if slot.index() % BEFORE_A_TURN == 0 {
-                tokio::task::yield_now().await;
+            let mut from = Some(0);
+            while let Some(hash) = from {
+                piece.clear();
+                let (entries, next) = self.shared.snapshot_piece(slot, hash, &mut piece);
+                if !piece.is_empty() {
+                    writer.put(&piece)?;
+                    // Gossip goes on meanwhile.
+                    tokio::task::yield_now().await;
+                }
+                keys += entries;
+                from = next;
             }
         }
         Ok(Written { keys, bytes: writer.commit()? })
@@ -90,20 +99,41 @@ impl Inner {
             }
         };
         self.shared.loaded(clock);
+        self.retire_snapshot().await;
+    }
+
+    /// Once this node is sure of its copies the file is of the past: after a crash it would bring
+    /// back what was deleted since. Where snapshots are written on and on that is what is asked for.
+    async fn retire_snapshot(&self) {
+        let mut views = self.shared.view_changes();
+        while self.shared.view().phase != Phase::Active {
+            if views.changed().await.is_err() {
+                return;
+            }
+        }
+        let _one_at_a_time = self.saving.lock().await;
+        let stops = self.stopping.is_open();
+        if self.config.snapshot.interval.is_zero()
+            && !stops
+            && let Err(error) = SnapshotReader::discard(&*self.storage)
+        {
+            tracing::warn!(%error, "the old snapshot file could not be removed");
+        }
     }
 
     /// The clock of the snapshot that was loaded; 0 if there is none of use.
     async fn read_snapshot(&self) -> Result<u64, SnapshotError> {
         let Some(mut reader) = SnapshotReader::open(&*self.storage)? else { return Ok(0) };
         let (head, began) = (reader.head, self.clock.now());
-        let age = self.clock.wall().0.saturating_sub(head.taken_at.0);
+        // Of a time to come it is as far off: one of the two clocks was wrong.
+        let age = self.clock.wall().0.abs_diff(head.taken_at.0);
         // A delete is not remembered for longer than that.
         let too_old = self.members.table().facts.tombstone_grace;
         if head.node != self.me || Duration::from_millis(age) >= too_old {
             tracing::info!(age_seconds = age / 1_000, "snapshot is too old, or another node's");
             return Ok(0);
         }
-        let (mut keys, mut expired, mut pieces) = (0, 0, 0);
+        let (mut keys, mut expired, mut pieces, mut whole) = (0, 0, 0, true);
         loop {
             // What stands before the damage is as good as the whole: all of it is compared.
             let piece = match reader.next_body() {
@@ -111,11 +141,13 @@ impl Inner {
                 Ok(None) => break,
                 Err(error) => {
                     tracing::warn!(%error, "the rest of the snapshot is lost");
+                    whole = false;
                     break;
                 }
             };
             if !self.shared.has_room() {
                 tracing::warn!("memory.limit is reached: the rest of the snapshot is left out");
+                whole = false;
                 break;
             }
             match self.shared.load_piece(&piece) {
@@ -123,7 +155,10 @@ impl Inner {
                     keys += loaded.keys;
                     expired += loaded.expired;
                 }
-                Err(error) => tracing::warn!(%error, "a piece of the snapshot is not understood"),
+                Err(error) => {
+                    tracing::warn!(%error, "a piece of the snapshot is not understood");
+                    whole = false;
+                }
             }
             pieces += 1;
             if pieces % BEFORE_A_TURN == 0 {
@@ -132,7 +167,8 @@ impl Inner {
         }
         let took = self.clock.now().saturating_since(began);
         tracing::info!(keys, expired, age_seconds = age / 1_000, ?took, "snapshot loaded");
-        Ok(head.clock)
+        // A part is as good as the whole to be compared, but no node is to rely on it alone.
+        Ok(if whole { head.clock } else { 0 })
     }
 
     async fn keep_snapshots(self: Arc<Self>, every: Duration, mut stop: Stop) {

@@ -94,6 +94,7 @@ async fn start(
         started: clock.now(),
         clock: Arc::clone(&clock),
         storage,
+        saving: tokio::sync::Mutex::default(),
         recorder,
         addresses,
         members,

@@ -26,17 +26,27 @@ impl Inner {
         self.members.set_phase(Phase::Paused).await;
         let deadline = self.clock.now() + self.config.cluster.leave_timeout;
         // Until their new nodes say that they act: an answer to a release may still be on its way.
-        let acting = self
+        let awaited = self
             .wait_until(deadline, |inner| {
-                let unclaimed = inner.shared.unclaimed(&had);
-                (unclaimed == 0 || !inner.has_successors(), unclaimed)
+                let (awaited, _) = inner.shared.unclaimed(&had);
+                // With one copy of each slot the heirs are known once this node has lost its place.
+                (awaited == 0 && inner.shared.view().phase == Phase::Paused, awaited)
             })
             .await;
-        if acting > 0 {
-            tracing::warn!(slots = acting, "slots could not be released: nobody else has them");
+        let (_, stranded) = self.shared.unclaimed(&had);
+        if awaited + stranded > 0 {
+            tracing::warn!(
+                slots = awaited + stranded,
+                "slots could not be released: nobody else has them until one of their nodes returns"
+            );
         }
         self.close_clients().await;
-        self.save_snapshot().await;
+        if crate::clock::within(self.config.cluster.leave_timeout, self.save_snapshot())
+            .await
+            .is_none()
+        {
+            tracing::warn!("snapshot was not written in time: the others fill this node");
+        }
         self.end().await;
     }
 

@@ -101,6 +101,11 @@ impl SnapshotReader {
         Ok(Some(Self { file, head }))
     }
 
+    /// Removes the file, if there is one.
+    pub fn discard(storage: &dyn Storage) -> Result<(), StorageError> {
+        storage.remove(FILE)
+    }
+
     /// The next body; `None` at the end.
     pub fn next_body(&mut self) -> Result<Option<Vec<u8>>, SnapshotError> {
         read_body(&mut *self.file)

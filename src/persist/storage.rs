@@ -45,6 +45,9 @@ pub trait Storage: Send + Sync + 'static {
     /// The contents of `name`, piece by piece; `None` if there is no such file.
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError>;
 
+    /// Removes the file of this name, if there is one.
+    fn remove(&self, name: &str) -> Result<(), StorageError>;
+
     /// Where `name` is, for messages.
     fn describe(&self, name: &str) -> String;
 }
@@ -68,6 +71,8 @@ pub struct DirectoryStorage {
 }
 
 const LOCK_FILE: &str = "lock";
+/// The extension of files that are being written.
+const UNFINISHED: &str = "new";
 
 impl DirectoryStorage {
     /// Takes ownership of `folder`, which is made (for this user alone) if it does not exist.
@@ -82,14 +87,29 @@ impl DirectoryStorage {
         let lock = private().create(true).truncate(false).open(&path);
         let lock = lock.map_err(fault("cannot write to the folder"))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { folder: folder.to_owned(), _lock: lock }),
+            Ok(()) => {
+                let storage = Self { folder: folder.to_owned(), _lock: lock };
+                storage.clear_unfinished().map_err(fault("cannot clear the folder"))?;
+                Ok(storage)
+            }
             Err(TryLockError::WouldBlock) => Err(StorageError::InUse(folder.display().to_string())),
             Err(TryLockError::Error(error)) => Err(fault("cannot lock the folder")(error)),
         }
     }
 
+    /// Removes what a process left that ended while it wrote: it may fill the disk.
+    fn clear_unfinished(&self) -> io::Result<()> {
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+                fs::remove_file(path)?;
+            }
+        }
+        Ok(())
+    }
+
     fn replace(&self, path: &Path, contents: &[u8]) -> io::Result<()> {
-        let temporary = path.with_extension("new");
+        let temporary = path.with_extension(UNFINISHED);
         let mut file = private().create(true).truncate(true).open(&temporary)?;
         file.write_all(contents)?;
         file.sync_all()?;
@@ -127,10 +147,10 @@ impl Storage for DirectoryStorage {
 
     fn create(&self, name: &str) -> Result<Box<dyn NewFile>, StorageError> {
         let path = self.folder.join(name);
-        let temporary = path.with_extension("new");
+        let temporary = path.with_extension(UNFINISHED);
         let file = private().create(true).truncate(true).open(&temporary);
         let file = BufWriter::new(file.map_err(fault("cannot write", &temporary))?);
-        Ok(Box::new(NewInFolder { file, temporary, path }))
+        Ok(Box::new(NewInFolder { file, temporary, path, committed: false }))
     }
 
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError> {
@@ -139,6 +159,16 @@ impl Storage for DirectoryStorage {
             Ok(file) => Ok(Some(Box::new(BufReader::new(file)))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(fault("cannot read", &path)(error)),
+        }
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StorageError> {
+        let path = self.folder.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(fault("cannot remove", &path)(error))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -151,6 +181,7 @@ struct NewInFolder {
     file: BufWriter<File>,
     temporary: PathBuf,
     path: PathBuf,
+    committed: bool,
 }
 
 impl NewFile for NewInFolder {
@@ -160,7 +191,17 @@ impl NewFile for NewInFolder {
 
     fn commit(mut self: Box<Self>) -> Result<(), StorageError> {
         let written = self.file.flush().and_then(|()| fs::rename(&self.temporary, &self.path));
+        self.committed = written.is_ok();
         written.map_err(fault("cannot write", &self.path))
+    }
+}
+
+impl Drop for NewInFolder {
+    fn drop(&mut self) {
+        if !self.committed {
+            // It may fill the disk. If it cannot be removed, the next one takes its place.
+            let _may_be_gone = fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -189,6 +230,11 @@ impl Storage for MemoryStorage {
     fn open(&self, name: &str) -> Result<Option<Box<dyn Read + Send>>, StorageError> {
         let contents = self.read(name)?;
         Ok(contents.map(|bytes| Box::new(io::Cursor::new(bytes)) as Box<dyn Read + Send>))
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StorageError> {
+        self.files.lock().unwrap_or_else(PoisonError::into_inner).remove(name);
+        Ok(())
     }
 
     fn describe(&self, name: &str) -> String {
@@ -237,6 +283,9 @@ mod tests {
         file.commit().unwrap();
         storage.open("c").unwrap().unwrap().read_to_string(&mut contents).unwrap();
         assert_eq!(contents, "first, second");
+        storage.remove("c").unwrap();
+        storage.remove("c").unwrap();
+        assert!(storage.read("c").unwrap().is_none());
     }
 
     #[test]

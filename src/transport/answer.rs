@@ -22,7 +22,7 @@ use crate::clock::Clock;
 use crate::limits::{LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX};
 use crate::peers::{Caller, Serve, Served};
 use crate::tasks;
-use crate::wire::frame::{FrameError, FrameHeader, FrameKind, HEADER_LEN, encode_frame};
+use crate::wire::frame::{FrameHeader, FrameKind, HEADER_LEN, encode_frame};
 
 /// Room that must be left in the read buffer, so that few reads split a frame.
 const READ_ROOM: usize = 16 * 1024;
@@ -49,6 +49,10 @@ pub(super) async fn serve_lane(
         let reason = broken.to_string();
         tracing::warn!(node = %from.node, reason, "peer broke the protocol");
         connection.close(close::PROTOCOL, reason.as_bytes());
+    } else if matches!(error, ReadError::Stale) {
+        // What follows on it cannot be measured either; the next connection begins anew.
+        tracing::info!(node = %from.node, "peer's lane is closed: its requests came ten seconds late");
+        connection.close(close::DONE, b"stale");
     } else {
         tracing::debug!(node = %from.node, %error, "peer's lane ended");
     }
@@ -129,7 +133,7 @@ impl Answering {
                 Ok(_) => {}
             }
             if let Err(error) = self.serve_all(&mut buffer, &mut answers) {
-                return error.into();
+                return error;
             }
             self.outbox.put(&mut answers);
             self.outbox.wait_for_room().await;
@@ -137,7 +141,7 @@ impl Answering {
     }
 
     /// Serves every whole request in `buffer`.
-    fn serve_all(&self, buffer: &mut BytesMut, answers: &mut BytesMut) -> Result<(), FrameError> {
+    fn serve_all(&self, buffer: &mut BytesMut, answers: &mut BytesMut) -> Result<(), ReadError> {
         let received = self.context.clock.now();
         let mut now = received;
         self.serve.wake(received);
@@ -154,11 +158,11 @@ impl Answering {
             if let (Some(payload), FrameKind::Request) = (payload, header.kind)
                 && !budget.is_zero()
             {
-                if self.freshness.is_fresh(now, header.sent) {
-                    self.serve_one(header.id, payload, budget, answers);
-                } else {
+                if !self.freshness.is_fresh(now, header.sent) {
                     self.context.metrics.stale.increment(1);
+                    return Err(ReadError::Stale);
                 }
+                self.serve_one(header.id, payload, budget, answers);
             }
             buffer.advance(header.frame_len());
         }

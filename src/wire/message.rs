@@ -205,6 +205,8 @@ pub struct Holdings {
     /// The clock up to which its copies go that are not complete because it was restarted; 0 if it
     /// has none, the highest while it is finding out.
     pub kept: u64,
+    /// Slots of which it has such copies.
+    pub kept_slots: SlotSet,
     /// Slots it has just handed over, to a node that may not know it yet.
     pub in_transit: SlotSet,
     /// Its placement id.

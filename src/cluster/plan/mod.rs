@@ -3,7 +3,6 @@
 //! A plan is level-triggered: it is made anew from the present view and the nodes' own words on
 //! what they hold, so that a lost message costs a round, never a slot.
 
-use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::types::{NodeId, Phase, SLOTS, Slot, SlotSet};
@@ -11,6 +10,7 @@ use crate::wire::message::Holdings;
 
 use crate::cluster::breakage::Rule;
 use crate::cluster::holdings::PeerHoldings;
+use crate::cluster::kept::LOADING;
 use crate::cluster::view::{Standing, View};
 
 /// What a plan is made from.
@@ -155,42 +155,53 @@ impl<'a> Claims<'a> {
     /// The member of the set that should act: the first that is active, not gone and complete.
     /// `None` where that hangs on a member that did not give its word.
     fn rightful(&self, slot: Slot) -> Option<NodeId> {
+        match self.first_fit(slot, |node| !self.is_clock_wrong(node)) {
+            // Better a wrong clock than nobody.
+            Some(None) => self.first_fit(slot, |_| true).flatten(),
+            known => known.flatten(),
+        }
+    }
+
+    /// The first of the set that is active, not gone, complete, and fit; `None` inside if there is no
+    /// such member, outside where it hangs on one that did not give its word.
+    fn first_fit(&self, slot: Slot, is_fit: impl Fn(NodeId) -> bool) -> Option<Option<NodeId>> {
         for placed in self.known.view.replica_set(slot) {
             let active = phase(self.known.view, placed.node) == Some(Phase::Active);
-            if !self.known.is_heard_of(placed.node) || !active || self.is_clock_wrong(placed.node) {
+            if !self.known.is_heard_of(placed.node) || !active || !is_fit(placed.node) {
                 continue;
             }
             if self.is_complete(placed.node, slot)? {
-                return Some(placed.node);
+                return Some(Some(placed.node));
             }
         }
-        None
+        Some(None)
     }
 
     /// Whether this node is to declare its copy complete because there is no other: nobody acts or is
     /// complete, no absent member may still have a copy, and of the copies that outlived a restart
-    /// none goes further than this node's, which is the first of the set among equals.
+    /// this node's goes furthest, whether it is of the set or not. Where there are none the first of
+    /// the set begins.
     fn is_last_copy(&self, slot: Slot) -> bool {
         let view = self.known.view;
         let mut set = view.replica_set(slot);
-        let last_kept = || {
-            let places = view.replica_set(slot).enumerate();
-            let last =
-                places.max_by_key(|(place, placed)| (self.kept(placed.node), Reverse(*place)));
-            last.map(|(_, placed)| placed.node)
+        let first = || match self.last_kept(slot) {
+            Some(node) => Some(node),
+            None if view.phase == Phase::Joining => None,
+            None => view.replica_set(slot).next().map(|first| first.node),
         };
         self.is_free(slot)
             && set.all(|placed| placed.standing != Standing::Gone)
-            && last_kept() == Some(view.me)
+            && first() == Some(view.me)
             && !self.known.peers.values().any(|word| word.holdings.complete.contains(slot))
     }
 
-    /// How far the copies of a node go that it kept over a restart.
-    fn kept(&self, node: NodeId) -> u64 {
-        if node == self.known.view.me {
-            return self.known.own.kept;
-        }
-        self.known.peers.get(&node).map_or(0, |word| word.holdings.kept)
+    /// Whose copy of the slot goes furthest, of those that were kept over a restart. While a node loads
+    /// its copies it may be that one.
+    fn last_kept(&self, slot: Slot) -> Option<NodeId> {
+        let peers = self.known.peers.iter().map(|(node, word)| (*node, &word.holdings));
+        let words = peers.chain(std::iter::once((self.known.view.me, self.known.own)));
+        let kept = words.filter(|(_, word)| word.kept == LOADING || word.kept_slots.contains(slot));
+        kept.max_by_key(|(node, word)| (word.kept, *node)).map(|(node, _)| node)
     }
 
     /// Whether nobody acts for the slot, no member of its set is complete, and this node, a former
@@ -230,7 +241,7 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
             Some(donor) => {
                 plan.fills.entry(donor).or_default().insert(slot);
             }
-            None if view.phase != Phase::Joining && claims.is_last_copy(slot) => {
+            None if claims.is_last_copy(slot) => {
                 plan.promotes.insert(slot);
             }
             None => {}
@@ -258,8 +269,12 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
             plan.takes.insert(slot);
         }
     } else if !assigned && !complete && filled.contains(slot) && !filling.contains(slot) {
-        // What a fill left that came to nothing.
-        plan.drops.insert(slot);
+        if claims.acting_peer(slot).is_some() {
+            // What a fill left that came to nothing, or was kept and is not wanted.
+            plan.drops.insert(slot);
+        } else if claims.is_last_copy(slot) {
+            plan.promotes.insert(slot);
+        }
     }
 }
 
