@@ -48,6 +48,7 @@ pub use stats::Stats;
 
 use client::ShardHandle;
 use shards::Threads;
+use snapshots::Disk;
 use source::NodeSource;
 
 /// Where a node gets what is outside of it.
@@ -76,9 +77,7 @@ pub(crate) struct Inner {
     generation: Generation,
     started: Instant,
     clock: SharedClock,
-    storage: Arc<dyn Storage>,
-    /// One snapshot is written at a time.
-    saving: tokio::sync::Mutex<()>,
+    disk: Disk,
     metrics: Metrics,
     recorder: PrometheusHandle,
     addresses: Addresses,

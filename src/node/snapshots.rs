@@ -5,8 +5,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::metrics::level;
-use crate::persist::{SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, StorageError};
+use crate::persist::{
+    SnapshotError, SnapshotHead, SnapshotReader, SnapshotWriter, Storage, StorageError,
+};
 use crate::tasks::{Executor, Stop};
 use crate::types::{Phase, Slot, WallMillis};
 
@@ -17,6 +21,20 @@ const BEFORE_A_TURN: usize = 4;
 
 fn seconds(wall: WallMillis) -> f64 {
     Duration::from_millis(wall.0).as_secs_f64()
+}
+
+/// Where the snapshot file is.
+pub(super) struct Disk {
+    storage: Arc<dyn Storage>,
+    /// Who writes or removes the file waits for it.
+    turn: Semaphore,
+}
+
+impl Disk {
+    /// The file in `storage`.
+    pub(super) fn new(storage: Arc<dyn Storage>) -> Self {
+        Self { storage, turn: Semaphore::new(1) }
+    }
 }
 
 /// What a snapshot came to.
@@ -50,7 +68,7 @@ impl Inner {
         if !self.config.snapshot.enabled {
             return;
         }
-        let _one_at_a_time = self.saving.lock().await;
+        let _one_at_a_time = self.disk.turn.acquire().await;
         let Some(clock) = self.shared.snapshot_clock() else {
             tracing::info!("the snapshot file stays as it is: it was not loaded yet");
             return;
@@ -70,7 +88,7 @@ impl Inner {
 
     async fn write_snapshot(&self, clock: u64) -> Result<Written, StorageError> {
         let head = SnapshotHead { node: self.me, taken_at: self.clock.wall(), clock };
-        let mut writer = SnapshotWriter::begin(&*self.storage, head)?;
+        let mut writer = SnapshotWriter::begin(&*self.disk.storage, head)?;
         let (mut keys, mut piece) = (0, Vec::new());
         for slot in Slot::all() {
             let mut from = Some(0);
@@ -111,11 +129,11 @@ impl Inner {
                 return;
             }
         }
-        let _one_at_a_time = self.saving.lock().await;
+        let _one_at_a_time = self.disk.turn.acquire().await;
         let stops = self.stopping.is_open();
         if self.config.snapshot.interval.is_zero()
             && !stops
-            && let Err(error) = SnapshotReader::discard(&*self.storage)
+            && let Err(error) = SnapshotReader::discard(&*self.disk.storage)
         {
             tracing::warn!(%error, "the old snapshot file could not be removed");
         }
@@ -123,7 +141,7 @@ impl Inner {
 
     /// The clock of the snapshot that was loaded; 0 if there is none of use.
     async fn read_snapshot(&self) -> Result<u64, SnapshotError> {
-        let Some(mut reader) = SnapshotReader::open(&*self.storage)? else { return Ok(0) };
+        let Some(mut reader) = SnapshotReader::open(&*self.disk.storage)? else { return Ok(0) };
         let (head, began) = (reader.head, self.clock.now());
         // Of a time to come it is as far off: one of the two clocks was wrong.
         let age = self.clock.wall().0.abs_diff(head.taken_at.0);

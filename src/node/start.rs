@@ -27,6 +27,7 @@ use super::ground::Ground;
 use super::keeper::FileKeeper;
 use super::ports::Ports;
 use super::shards::{Threads, default_shards};
+use super::snapshots::Disk;
 use super::source::NodeSource;
 use super::{Error, Inner, Node, Seams};
 
@@ -93,8 +94,7 @@ async fn start(
         generation: file.generation,
         started: clock.now(),
         clock: Arc::clone(&clock),
-        storage,
-        saving: tokio::sync::Mutex::default(),
+        disk: Disk::new(storage),
         recorder,
         addresses,
         members,

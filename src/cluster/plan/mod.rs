@@ -68,6 +68,9 @@ impl Plan {
     }
 }
 
+/// It hangs on a member that did not give its word.
+struct Unsure;
+
 /// What the members say of the slots, taken together.
 struct Claims<'a> {
     /// The peer that says that it acts for each slot.
@@ -157,24 +160,27 @@ impl<'a> Claims<'a> {
     fn rightful(&self, slot: Slot) -> Option<NodeId> {
         match self.first_fit(slot, |node| !self.is_clock_wrong(node)) {
             // Better a wrong clock than nobody.
-            Some(None) => self.first_fit(slot, |_| true).flatten(),
-            known => known.flatten(),
+            Ok(None) => self.first_fit(slot, |_| true).unwrap_or_default(),
+            known => known.unwrap_or_default(),
         }
     }
 
-    /// The first of the set that is active, not gone, complete, and fit; `None` inside if there is no
-    /// such member, outside where it hangs on one that did not give its word.
-    fn first_fit(&self, slot: Slot, is_fit: impl Fn(NodeId) -> bool) -> Option<Option<NodeId>> {
+    /// The first of the set that is active, not gone, complete, and fit, if there is one.
+    fn first_fit(
+        &self,
+        slot: Slot,
+        is_fit: impl Fn(NodeId) -> bool,
+    ) -> Result<Option<NodeId>, Unsure> {
         for placed in self.known.view.replica_set(slot) {
             let active = phase(self.known.view, placed.node) == Some(Phase::Active);
             if !self.known.is_heard_of(placed.node) || !active || !is_fit(placed.node) {
                 continue;
             }
-            if self.is_complete(placed.node, slot)? {
-                return Some(Some(placed.node));
+            if self.is_complete(placed.node, slot).ok_or(Unsure)? {
+                return Ok(Some(placed.node));
             }
         }
-        Some(None)
+        Ok(None)
     }
 
     /// Whether this node is to declare its copy complete because there is no other: nobody acts or is
