@@ -24,8 +24,6 @@ pub enum Rule {
     Tombstones,
     /// Who missed something is sent it again.
     DirtyBits,
-    /// A receiver is noted before its slot is walked.
-    NotedBeforeWalk,
     /// A former holder keeps a slot until every member of its set has it.
     FormerHolderKeeps,
     /// A copy that was kept over a restart is proved equal before it counts.
@@ -36,7 +34,7 @@ pub enum Rule {
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 13] = [
         Self::ActingBit,
         Self::Release,
         Self::DeputyPings,
@@ -47,7 +45,6 @@ impl Rule {
         Self::HigherVersion,
         Self::Tombstones,
         Self::DirtyBits,
-        Self::NotedBeforeWalk,
         Self::FormerHolderKeeps,
         Self::KeptIsProved,
         Self::Outcasts,

@@ -257,7 +257,7 @@ impl Cache {
                 put_item(&mut sender.buffer, &Item { slot, term, happened: Happened::Declined });
                 return Ok(());
             };
-            if !header.receivers.contains(&receiver) && !Rule::NotedBeforeWalk.is_broken() {
+            if !header.receivers.contains(&receiver) {
                 header.receivers.push(receiver);
             }
             let drops = link.drops();

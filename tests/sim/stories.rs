@@ -79,3 +79,9 @@ fn a_deleted_key_stays_deleted_where_there_is_one_copy() {
     let script = strict(&[&[restart(0)], &[restart(1), join], &[restart(2)], &[restart(0)]]);
     tell(&Script { copies: 1, shortfall: AcksShortfall::Accept, ..script });
 }
+
+#[test]
+fn nodes_come_and_go_while_everybody_writes() {
+    let (join, leave) = (|node| fault(Kind::Join, node, 0), |node| fault(Kind::Leave, node, 0));
+    tell(&strict(&[&[join(3)], &[leave(1)], &[join(1)], &[leave(0)], &[join(0)], &[leave(2)]]));
+}
