@@ -232,6 +232,7 @@ impl Shared {
                 return;
             }
             header.complete = false;
+            header.as_of = 0;
             header.receivers.clear();
             shard.clear_slot(slot);
         }

@@ -257,8 +257,9 @@ impl Answers {
     /// What was heard of each of `slots`, in their order.
     fn by_slot(&self, me: NodeId, slots: &SlotSet) -> Vec<Heard> {
         let mut heard = vec![Heard::default(); slots.len()];
+        let own_out = self.is_out(me);
         for (node, terms) in &self.terms {
-            let (own_out, their_out) = (self.is_out(me), self.is_out(*node));
+            let their_out = self.is_out(*node);
             for (of_slot, term) in heard.iter_mut().zip(terms) {
                 let is_hollow = term.is_some_and(|term| term.counter == HOLLOW);
                 let place = match (own_out, their_out) {

@@ -318,7 +318,8 @@ impl Cache {
             if let Part::Compared(until) = part {
                 link.set_dirty(slot);
                 if term.counter != HOLLOW {
-                    marks::raise(header, receiver, until);
+                    // A receiver whose clock was wrong must not pull the stamps of the slot with it.
+                    marks::raise(header, receiver, until.min(as_of));
                 }
             } else {
                 marks::raise(header, receiver, as_of);

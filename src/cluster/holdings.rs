@@ -95,7 +95,7 @@ impl HoldingsBook {
 
     /// What this node holds, read from its slot headers when something changed. What is true of the
     /// node as a whole is left blank.
-    /// Copies that are not complete are named if this node `keeps` some over a restart.
+    /// If this node `keeps` copies over a restart it names them: what only a fill began has no clock.
     pub(super) fn own(&self, store: &Store, now: Instant, keeps: bool) -> Holdings {
         let in_transit = self.in_transit(now);
         let mut cached = lock(&self.own);
@@ -115,7 +115,7 @@ impl HoldingsBook {
                 }
                 if header.complete {
                     complete.insert(slot);
-                } else if keeps && header.keys() + header.tombstones() > 0 {
+                } else if keeps && header.as_of != 0 && header.keys() + header.tombstones() > 0 {
                     kept_slots.insert(slot);
                 }
             }
@@ -186,5 +186,34 @@ impl HoldingsBook {
     /// Whether a peer said that it is complete for a slot.
     pub(super) fn is_complete(&self, node: NodeId, slot: Slot) -> bool {
         lock(&self.peers).get(&node).is_some_and(|known| known.holdings.complete.contains(slot))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Policy, StoreOptions};
+    use crate::types::{BodyRef, ByteSize, RecordRef, Version};
+
+    /// A copy that a fill had begun passed for one that was kept, and could be declared complete.
+    #[test]
+    fn what_a_fill_began_is_not_a_copy_that_was_kept() {
+        let (limit, policy) = (ByteSize(1 << 20), Policy::Refuse);
+        let options = StoreOptions { shards: 2, limit, policy, digest_seed: 1, hash_seed: 2 };
+        let store = Store::new(options);
+        let [kept, begun, complete] = [1, 2, 3].map(|slot| Slot::new(slot).unwrap());
+        for slot in [kept, begun, complete] {
+            let version = Version { term: 1, clock: 5, origin: 1 };
+            let body = BodyRef::String(b"value");
+            let record = RecordRef { key: b"\0key", version, expires_at: None, body };
+            store.lock(slot).merge(slot, record);
+        }
+        store.lock(kept).header_mut(kept).as_of = 7;
+        store.lock(complete).header_mut(complete).complete = true;
+        let book = HoldingsBook::new(Generation(1));
+        assert!(book.own(&store, Instant::ORIGIN, false).kept_slots.is_empty());
+        book.changed();
+        let own = book.own(&store, Instant::ORIGIN, true);
+        assert_eq!(own.kept_slots.iter().collect::<Vec<_>>(), [kept]);
     }
 }

@@ -86,13 +86,16 @@ impl Shared {
     }
 
     /// Encodes the next entries of this node's copy of a slot, from a key hash on; gives how many there
-    /// are and the hash to go on from. Nothing is written of a slot that is empty.
+    /// are and the hash to go on from. Nothing is written of a slot that is empty, nor of a copy that is
+    /// neither complete nor kept: a fill that was cut off must not pass for a copy that goes far.
     pub fn snapshot_piece(&self, slot: Slot, from: u64, body: &mut Vec<u8>) -> (u64, Option<u64>) {
         let wall = self.clock.wall();
         let shard = self.store.lock(slot);
         let header = shard.header(slot);
         let floors: Vec<_> = header.floors().collect();
-        if header.keys() + header.tombstones() == 0 && floors.is_empty() {
+        let is_empty = header.keys() + header.tombstones() == 0 && floors.is_empty();
+        let is_kept = self.kept.until() != 0 && header.as_of != 0;
+        if is_empty || !(header.complete || is_kept) {
             return (0, None);
         }
         let arrived = hlc::reading_at(WallMillis(wall.0.saturating_sub(ARRIVES_WITHIN_MILLIS)));

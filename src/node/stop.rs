@@ -41,10 +41,8 @@ impl Inner {
             );
         }
         self.close_clients().await;
-        if crate::clock::within(self.config.cluster.leave_timeout, self.save_snapshot())
-            .await
-            .is_none()
-        {
+        let left = deadline.saturating_since(self.clock.now());
+        if crate::clock::within(left, self.save_snapshot()).await.is_none() {
             tracing::warn!("snapshot was not written in time: the others fill this node");
         }
         self.end().await;

@@ -85,3 +85,8 @@ fn nodes_come_and_go_while_everybody_writes() {
     let (join, leave) = (|node| fault(Kind::Join, node, 0), |node| fault(Kind::Leave, node, 0));
     tell(&strict(&[&[join(3)], &[leave(1)], &[join(1)], &[leave(0)], &[join(0)], &[leave(2)]]));
 }
+
+#[test]
+fn a_node_with_a_wrong_clock_hands_over() {
+    tell(&strict(&[&[fault(Kind::Skew, 1, 8_000)], &[fault(Kind::Skew, 0, 8_001)]]));
+}

@@ -42,6 +42,8 @@ const CALM_LOOKS: u32 = 5;
 pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(30);
 /// How long a command of unknown outcome may still be under way.
 const STRAGGLING: Duration = Duration::from_secs(3);
+/// How soon a node with a wrong clock has handed over what it acts for.
+const HANDING_OVER: Duration = Duration::from_secs(5);
 /// How far a clock is wrong at least, where it is.
 const SKEW_MIN_MILLIS: i64 = 6_000;
 /// How often nodes write their snapshot files, where they do.
@@ -346,7 +348,15 @@ impl World {
                 let stage = on(&self.stage);
                 stage.lives[&fault.node].clock.skip(Duration::from_millis(fault.lasts));
             }
-            Kind::Skew => on(&self.stage).lives[&fault.node].clock.set_skew(0),
+            Kind::Skew => {
+                let stage = on(&self.stage);
+                let alone = self.script.troubles.iter().any(|it| it.faults == [*fault]);
+                if alone && fault.lasts >= millis(HANDING_OVER) {
+                    let acting = stage.running[&fault.node].acting_slots().len();
+                    assert_eq!(acting, 0, "a node with a wrong clock acts");
+                }
+                stage.lives[&fault.node].clock.set_skew(0);
+            }
             Kind::Crash
             | Kind::Cut
             | Kind::Flap

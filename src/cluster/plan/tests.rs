@@ -247,3 +247,47 @@ fn a_returning_owner_asks_for_its_slots_only_when_it_is_active_again() {
     let releases = scene.plan().releases;
     assert_eq!(releases.values().map(SlotSet::len).sum::<usize>(), own.len());
 }
+
+#[test]
+fn a_node_with_a_wrong_clock_is_not_rightful_unless_it_is_the_only_one() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order();
+    scene.word(0).clock_wrong = true;
+    let view = scene.view();
+    let with_me = |slot: &Slot| view.placement.replica_set(*slot).eq([NodeId(0), NodeId(1)]);
+    let expected: SlotSet = Slot::all().filter(with_me).collect();
+    assert_eq!(scene.plan().releases.remove(&NodeId(0)), Some(expected));
+    scene.own.clock_wrong = true;
+    assert!(scene.plan().releases.is_empty(), "both are wrong: nothing is better");
+}
+
+#[test]
+fn the_copy_that_goes_furthest_is_declared_complete_by_a_node_of_the_set_or_not() {
+    let slot = Slot::new(7).expect("a slot");
+    let returning = [Phase::Active, Phase::Returning, Phase::Returning];
+    for me in 0..3 {
+        let mut scene = Scene::new(me, &returning);
+        for (node, kept) in [(0, 50), (1, 90), (2, 70)] {
+            let word = scene.word(node);
+            word.kept = kept;
+            word.kept_slots.insert(slot);
+        }
+        scene.filled.insert(slot);
+        assert_eq!(scene.plan().promotes.contains(slot), me == 1, "node {me}");
+        let last = scene.word(2);
+        (last.kept, last.kept_slots) = (LOADING, SlotSet::new());
+        assert_eq!(
+            scene.plan().promotes.contains(slot),
+            me == 2,
+            "it may find one that goes further"
+        );
+    }
+}
+
+#[test]
+fn the_word_of_a_member_that_lost_its_place_moves_nothing() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    assert!(!scene.plan().takes.is_empty());
+    scene.words.get_mut(&NodeId(2)).expect("a peer").out = true;
+    let plan = scene.plan();
+    assert!(plan.takes.is_empty() && plan.drops.is_empty(), "it may not know who acts");
+}
