@@ -23,6 +23,13 @@ pub const CALL_PAYLOAD_MAX: usize = 520 * 1024 * 1024;
 /// The largest message of a bulk stream: one batch of records, or one record with a large value.
 pub const BULK_MESSAGE_MAX: usize = CALL_PAYLOAD_MAX;
 
+/// The age at which a request is stale: its caller has long given it up.
+pub const REQUEST_STALE: Duration = Duration::from_secs(10);
+
+/// The age, since it was read, at which a message of a bulk stream is stale. Where the receiver is
+/// slow several wait, each for its turn.
+pub const BULK_STALE: Duration = Duration::from_secs(30);
+
 /// Messages that wait in each direction of a bulk stream.
 pub const BULK_QUEUE_MAX: usize = 8;
 

@@ -297,7 +297,7 @@ family! {
         "QUIC packets lost." lost_packets: Counter = "chickadee_quic_lost_packets_total";
         "Calls answered busy because a lane was full." busy: Counter
             = "chickadee_lane_busy_total";
-        "Requests that came ten seconds late or more, and were dropped." stale: Counter
+        "Requests that came ten seconds late or more, and bulk messages that came thirty, and were dropped." stale: Counter
             = "chickadee_lane_stale_total";
         "Calls that had no answer in time." timeouts: Counter = "chickadee_lane_timeouts_total";
         "Calls waiting for an answer." in_flight: Gauge = "chickadee_lane_in_flight";

@@ -25,10 +25,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::limits::{FILL_MESSAGE_BYTES, WALK_STEP};
 use crate::metrics::level;
-use crate::peers::{BulkStream, CallError, Caller};
+use crate::peers::{BulkMessage, BulkStream, CallError, Caller};
 use crate::store::Shard;
 use crate::tasks::{self, lock};
-use crate::types::{NodeId, Slot, SlotSet, Term};
+use crate::types::{Instant, NodeId, Slot, SlotSet, Term};
 use crate::wire::replication::{self, Happened, Item, put_item};
 
 use super::acting::HOLLOW;
@@ -203,7 +203,8 @@ impl Cache {
         let had = shared.had(&slots);
         let request = postcard::to_stdvec(&FillRequest { session, slots, had })
             .map_err(|error| CallError::Refused(error.to_string()))?;
-        stream.outgoing.send(request.into()).await.map_err(|_| CallError::Lost)?;
+        let request = BulkMessage { read_at: shared.clock.now(), bytes: request.into() };
+        stream.outgoing.send(request).await.map_err(|_| CallError::Lost)?;
         while let Some(message) = stream.incoming.recv().await {
             let message = message?;
             shared.metrics.cluster.sync_bytes_received.increment(message.len() as u64);
@@ -232,7 +233,8 @@ impl Cache {
         let Some(first) = stream.incoming.recv().await else { return Ok(()) };
         let request: FillRequest =
             postcard::from_bytes(&first?).map_err(|error| CallError::Refused(error.to_string()))?;
-        let mut sender = Sender { cache: self, stream: &stream, buffer: Vec::new() };
+        let read_at = self.shared.clock.now();
+        let mut sender = Sender { cache: self, stream: &stream, read_at, buffer: Vec::new() };
         for slot in request.slots.iter() {
             self.donate_slot(receiver, slot, &request, &mut sender).await?;
         }
@@ -248,6 +250,7 @@ impl Cache {
         sender: &mut Sender<'_>,
     ) -> Result<(), CallError> {
         let shared = &self.shared;
+        sender.is_about_to_read();
         let (part, term, drops) = {
             let mut shard = shared.store.lock(slot);
             let header = shard.header_mut(slot);
@@ -281,6 +284,7 @@ impl Cache {
         };
         let mut from = (part != Part::Nothing).then_some(0);
         while let Some(hash) = from {
+            sender.is_about_to_read();
             from = shared.walk_step((slot, hash, part), term, &mut sender.buffer);
             sender.flush_if_full().await?;
         }
@@ -339,10 +343,18 @@ impl Cache {
 struct Sender<'a> {
     cache: &'a Cache,
     stream: &'a BulkStream,
+    /// When the first of what is in the buffer was read.
+    read_at: Instant,
     buffer: Vec<u8>,
 }
 
 impl Sender<'_> {
+    fn is_about_to_read(&mut self) {
+        if self.buffer.is_empty() {
+            self.read_at = self.cache.shared.clock.now();
+        }
+    }
+
     /// Others have their turn even where nothing is to be sent.
     async fn flush_if_full(&mut self) -> Result<(), CallError> {
         if self.buffer.len() >= FILL_MESSAGE_BYTES {
@@ -357,7 +369,8 @@ impl Sender<'_> {
             return Ok(());
         }
         let message = Bytes::from(std::mem::take(&mut self.buffer));
-        let (bytes, rate) = (message.len() as u64, self.cache.shared.options.sync_rate.0);
+        let message = BulkMessage { read_at: self.read_at, bytes: message };
+        let (bytes, rate) = (message.bytes.len() as u64, self.cache.shared.options.sync_rate.0);
         self.cache.shared.metrics.cluster.sync_bytes_sent.increment(bytes);
         self.stream.outgoing.send(message).await.map_err(|_| CallError::Lost)?;
         match bytes.saturating_mul(1_000_000).checked_div(rate) {

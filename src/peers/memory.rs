@@ -14,7 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::{Answer, BulkStream, Call, CallError, Caller, Peers, Serve, Served};
+use super::{Answer, BulkMessage, BulkStream, Call, CallError, Caller, Peers, Serve, Served};
 use crate::limits::{BULK_MESSAGE_MAX, BULK_QUEUE_MAX, CALL_PAYLOAD_MAX, LANE_IN_FLIGHT_MAX};
 use crate::tasks::{self, BoxFuture};
 use crate::types::{Generation, NodeId};
@@ -295,8 +295,8 @@ fn half(
     shared: &Arc<Shared>,
     from: Caller,
     to: Caller,
-) -> (mpsc::Sender<Bytes>, mpsc::Receiver<Answer>) {
-    let (outgoing, mut source) = mpsc::channel::<Bytes>(BULK_QUEUE_MAX);
+) -> (mpsc::Sender<BulkMessage>, mpsc::Receiver<Answer>) {
+    let (outgoing, mut source) = mpsc::channel::<BulkMessage>(BULK_QUEUE_MAX);
     let (sink, incoming) = mpsc::channel(BULK_QUEUE_MAX);
     let shared = Arc::clone(shared);
     tasks::spawn("memory bulk", async move {
@@ -306,9 +306,9 @@ fn half(
             let message = tokio::select! {
                 biased;
                 _ = &mut broken => Err(CallError::Lost),
-                message = source.recv() => match message {
-                    Some(message) if message.len() > BULK_MESSAGE_MAX => Err(CallError::TooLarge),
-                    Some(message) => Ok(message),
+                message = source.recv() => match message.map(|message| message.bytes) {
+                    Some(bytes) if bytes.len() > BULK_MESSAGE_MAX => Err(CallError::TooLarge),
+                    Some(bytes) => Ok(bytes),
                     None => return,
                 },
             };

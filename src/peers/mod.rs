@@ -97,9 +97,19 @@ impl Future for Call {
 #[derive(Debug)]
 pub struct BulkStream {
     /// Messages to the peer.
-    pub outgoing: mpsc::Sender<Bytes>,
+    pub outgoing: mpsc::Sender<BulkMessage>,
     /// Messages from the peer.
     pub incoming: mpsc::Receiver<Answer>,
+}
+
+/// A message on its way into a bulk stream.
+#[derive(Clone, Debug)]
+pub struct BulkMessage {
+    /// When its sender read what it says. A node that stood still since then sends it all the same,
+    /// and its peer cuts off a stream whose message is [`crate::limits::BULK_STALE`] old.
+    pub read_at: Instant,
+    /// At most [`crate::limits::BULK_MESSAGE_MAX`].
+    pub bytes: Bytes,
 }
 
 /// Who called: proved by its certificate where there is a secret, by its word otherwise.

@@ -20,7 +20,7 @@ use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use super::{Context, answer, bulk};
 use crate::limits::{
-    ACCEPT_QUEUE_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, PEER_CONNECTIONS_MAX,
+    ACCEPT_QUEUE_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, PEER_CONNECTIONS_MAX, REQUEST_STALE,
 };
 use crate::peers::{Caller, Serve};
 use crate::types::Instant;
@@ -232,14 +232,14 @@ async fn serve_arrived(context: Arc<Context>, arrived: Arrived, serve: Arc<dyn S
         Purpose::Address => {
             let connection = registered.connection();
             // One request has nothing to be measured by.
-            let judged_by = (&*context.clock, &Freshness::default());
+            let judged_by = (&*context.clock, &Freshness::new(REQUEST_STALE));
             let answered = answer::serve_stream(send, recv, from, &*serve, judged_by);
             if timeout(CALL_TIMEOUT, answered).await.is_ok() {
                 let _closed_or_late = timeout(LINGER, connection.closed()).await;
             }
         }
         Purpose::Bulk => {
-            let (stream, pump) = bulk::pump(registered, (send, recv), Direction::In);
+            let (stream, pump) = bulk::pump(&context, registered, (send, recv), Direction::In);
             serve.serve_bulk(from, stream);
             pump.await;
         }

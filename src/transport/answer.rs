@@ -19,7 +19,9 @@ use super::endpoint::close;
 use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use crate::clock::Clock;
-use crate::limits::{LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, SERVED_LATER_MAX};
+use crate::limits::{
+    LANE_PAYLOAD_MAX, LANE_QUEUED_MAX, LANE_READ_BUFFER, REQUEST_STALE, SERVED_LATER_MAX,
+};
 use crate::peers::{Caller, Serve, Served};
 use crate::tasks;
 use crate::wire::frame::{FrameHeader, FrameKind, HEADER_LEN, encode_frame};
@@ -117,7 +119,7 @@ impl Answering {
             from,
             serve,
             outbox: Arc::default(),
-            freshness: Arc::default(),
+            freshness: Freshness::new(REQUEST_STALE).into(),
         }
     }
 

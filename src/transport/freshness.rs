@@ -1,17 +1,15 @@
-//! Requests from a paused past are not executed.
+//! What comes from a paused past is not taken in.
 //!
-//! Each request says when it was written, on its sender's own clock. The shortest way that a request
-//! of the connection took lately, clocks' difference included, is what a fresh one takes; one that
-//! took ten seconds more lay somewhere while its sender or this node stood still, and its caller has
-//! long given it up. The measure is renewed every minute, because clocks drift.
+//! Each request, and each message of a bulk stream, says when it was written, on its sender's own clock. The shortest way
+//! that one of the connection took lately, clocks' difference included, is what a fresh one takes; one
+//! that took far longer lay somewhere while its sender or this node stood still. The measure is
+//! renewed every minute, because clocks drift.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::types::Instant;
 
-/// The age at which a request is stale.
-const STALE: Duration = Duration::from_secs(10);
 /// How often the measure is renewed.
 const RENEWED_EVERY: Duration = Duration::from_mins(1);
 
@@ -20,9 +18,12 @@ pub(super) fn stamp(now: Instant) -> u32 {
     (now.since_origin().as_millis() & u128::from(u32::MAX)).try_into().unwrap_or_default()
 }
 
-/// Judges the requests of one connection.
-#[derive(Debug, Default)]
-pub(super) struct Freshness(Mutex<Option<Measure>>);
+/// Judges what comes over one connection.
+#[derive(Debug)]
+pub(super) struct Freshness {
+    stale: Duration,
+    measure: Mutex<Option<Measure>>,
+}
 
 /// The shortest ways, as differences of clocks that run over.
 #[derive(Clone, Copy, Debug)]
@@ -42,15 +43,20 @@ fn shorter_of(one: u32, other: u32) -> u32 {
 }
 
 impl Freshness {
-    /// Whether a request that was written at `sent` and is read `now` is to be executed.
+    /// Takes nothing as fresh that is as old as `stale`.
+    pub(super) const fn new(stale: Duration) -> Self {
+        Self { stale, measure: Mutex::new(None) }
+    }
+
+    /// Whether what was written at `sent` and is read `now` is to be executed.
     pub(super) fn is_fresh(&self, now: Instant, sent: u32) -> bool {
         let way = stamp(now).wrapping_sub(sent);
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.measure.lock().unwrap_or_else(PoisonError::into_inner);
         let measure =
             known.get_or_insert(Measure { last_minute: way, this_minute: way, renewed: now });
         let shortest = shorter_of(measure.last_minute, measure.this_minute);
         let age = Duration::from_millis(u64::try_from(longer(way, shortest)).unwrap_or(0));
-        if age >= STALE {
+        if age >= self.stale {
             return false;
         }
         if now.saturating_since(measure.renewed) >= RENEWED_EVERY {
@@ -65,6 +71,7 @@ impl Freshness {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::REQUEST_STALE;
 
     fn at(millis: u64) -> Instant {
         Instant::from_origin(Duration::from_millis(millis))
@@ -72,7 +79,7 @@ mod tests {
 
     #[test]
     fn what_lay_for_ten_seconds_is_refused_and_what_follows_is_not() {
-        let lane = Freshness::default();
+        let lane = Freshness::new(REQUEST_STALE);
         for (now, sent, fresh) in [
             (1_000, 500_000, true),
             (2_000, 500_990, true),
@@ -88,7 +95,7 @@ mod tests {
 
     #[test]
     fn clocks_may_drift_and_run_over() {
-        let lane = Freshness::default();
+        let lane = Freshness::new(REQUEST_STALE);
         let start = u64::from(u32::MAX) - 100_000;
         for minute in 0..2_000u64 {
             // A second a minute apart: thousands of times what clocks do.

@@ -15,11 +15,11 @@ use crate::limits::{CALL_PAYLOAD_MAX, LANE_IN_FLIGHT_MAX, LANE_PAYLOAD_MAX, LANE
 use crate::metrics::TransportMetrics;
 use crate::net::Net;
 use crate::peers::memory::MemoryNetwork;
-use crate::peers::{BulkStream, CallError, Caller, Directory, Peers, Serve, Served};
+use crate::peers::{BulkMessage, BulkStream, CallError, Caller, Directory, Peers, Serve, Served};
 use crate::rng::Randomness;
 use crate::tasks::{self, TaskGroup};
 use crate::tls::Secret;
-use crate::types::{Generation, NodeId};
+use crate::types::{Generation, Instant, NodeId};
 
 const CALLER: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -62,12 +62,16 @@ impl Serve for Scripted {
         assert_eq!(from.node, CALLER);
         tasks::spawn("bulk echo", async move {
             while let Some(Ok(message)) = stream.incoming.recv().await {
-                if stream.outgoing.send(message).await.is_err() {
+                if stream.outgoing.send(read_at(0, message)).await.is_err() {
                     return;
                 }
             }
         });
     }
+}
+
+fn read_at(seconds: u64, bytes: Bytes) -> BulkMessage {
+    BulkMessage { read_at: Instant::from_origin(Duration::from_secs(seconds)), bytes }
 }
 
 /// What the contract needs of a network.
@@ -358,7 +362,7 @@ async fn bulk_messages_keep_their_order_and_end(flock: &mut dyn Flock) {
     let lengths = [0, 1, 70_000, 5, 2_000_000];
     let sending = async move {
         for length in lengths {
-            outgoing.send(vec![7; length].into()).await.unwrap();
+            outgoing.send(read_at(0, vec![7; length].into())).await.unwrap();
         }
     };
     let receiving = async {
@@ -373,13 +377,28 @@ async fn bulk_messages_keep_their_order_and_end(flock: &mut dyn Flock) {
 async fn a_cut_bulk_stream_does_not_end_in_order(flock: &mut dyn Flock) {
     flock.start(Arc::new(Scripted::default()));
     let mut stream = flock.caller().open_bulk(PEER, PATIENCE).await.unwrap();
-    stream.outgoing.send(Bytes::from_static(b"one")).await.unwrap();
+    stream.outgoing.send(read_at(0, Bytes::from_static(b"one"))).await.unwrap();
     assert_eq!(stream.incoming.recv().await.unwrap().unwrap(), "one");
     flock.crash();
     flock.start(Arc::new(Scripted::default()));
-    let _may_be_cut_before = stream.outgoing.send(Bytes::from_static(b"two")).await;
+    let _may_be_cut_before = stream.outgoing.send(read_at(0, Bytes::from_static(b"two"))).await;
     let cut = tokio::time::timeout(PATIENCE, stream.incoming.recv()).await.unwrap();
     assert_eq!(cut, Some(Err(CallError::Lost)));
+}
+
+/// Only clocks tell, and the memory network has none.
+#[tokio::test]
+async fn a_bulk_message_from_a_paused_past_cuts_the_stream_off() {
+    let mut flock = QuicFlock::new();
+    flock.start(Arc::new(Scripted::default()));
+    let mut stream = flock.caller().open_bulk(PEER, PATIENCE).await.unwrap();
+    for seconds in [100, 75] {
+        stream.outgoing.send(read_at(seconds, Bytes::from_static(b"fresh"))).await.unwrap();
+        assert_eq!(stream.incoming.recv().await.unwrap().unwrap(), "fresh");
+    }
+    let _may_be_cut_before = stream.outgoing.send(read_at(69, Bytes::from_static(b"stale"))).await;
+    let cut = tokio::time::timeout(PATIENCE, stream.incoming.recv()).await.unwrap();
+    assert!(matches!(cut, None | Some(Err(_))), "{cut:?}");
 }
 
 async fn a_seed_is_called_by_its_address(flock: &mut dyn Flock) {
