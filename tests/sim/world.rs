@@ -373,14 +373,19 @@ impl World {
     fn unsettled(&mut self, now: u64, since: u64) -> Option<String> {
         let stage = on(&self.stage);
         let copies = usize::from(self.script.copies);
-        let differing = differing_slots(&stage.running, copies);
+        let disorder = disorder(&stage.wanted, &stage.running);
+        // A look at every slot is dear: the first one that is in order begins the comparison.
+        let differing = match disorder {
+            Some(_) => Differing::new(),
+            None => differing_slots(&stage.running, copies),
+        };
         let stuck: Vec<u16> = differing
             .iter()
             .filter(|(slot, copies)| self.differing.get(slot) == Some(copies))
             .map(|(slot, _)| *slot)
             .collect();
         self.differing = differing;
-        let why = disorder(&stage.wanted, &stage.running)
+        let why = disorder
             .or_else(|| (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}")))?;
         if now >= since + millis(SETTLING_MAX) {
             let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck, copies);
@@ -509,19 +514,19 @@ fn odd_entries(running: &BTreeMap<usize, Arc<Shared>>, slots: &[u16], wanted: us
 
 /// Slots that are not acted for by exactly one of as many equal copies as are wanted.
 fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>, wanted: usize) -> Differing {
-    let mut copies = Differing::new();
+    let mut by_slot = vec![Vec::with_capacity(wanted); usize::from(SLOTS)];
     for node in running.values() {
         for report in node.slot_reports(Slot::all()).iter().filter(|it| it.owner.is_some()) {
-            let copy = (report.digest, report.keys, report.acting);
-            copies.entry(report.slot.get()).or_default().push(copy);
+            by_slot[report.slot.index()].push((report.digest, report.keys, report.acting));
         }
     }
-    copies.retain(|_, copies| {
+    let copies = (0..).zip(by_slot);
+    let differing = copies.filter(|(_, copies)| {
         let acting = copies.iter().filter(|(.., acting)| *acting).count();
         let equal = copies.iter().all(|copy| (copy.0, copy.1) == (copies[0].0, copies[0].1));
         copies.len() != wanted || acting != 1 || !equal
     });
-    copies
+    differing.collect()
 }
 
 /// A node's life, from a start to a crash.
