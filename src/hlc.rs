@@ -54,6 +54,11 @@ impl Hlc {
         remote > ceiling
     }
 
+    /// The last reading given or observed.
+    pub const fn newest(&self) -> u64 {
+        self.last
+    }
+
     /// The last reading given or observed; at least the wall clock's.
     pub fn last(&self, wall: WallMillis) -> u64 {
         self.last.max(reading_at(wall))

@@ -192,11 +192,23 @@ pub const STORE_SHARDS_MAX: usize = 64;
 /// that a sweep, a page of a scan or a split works on under one lock.
 pub const STORE_PART_MAX: usize = 3584;
 
-/// Entries that the eviction spares in a row before it takes one whatever its uses.
-pub const STORE_SPARED_MAX: usize = 64;
+/// Bytes of the budget for each shard at least: [`STORE_SHARD_PAGES`] of 8 KiB.
+pub const STORE_SHARD_MIN: u64 = 1024 * 1024;
 
-/// Evictions at one write towards the soft limit; the limit itself is always kept.
-pub const STORE_EVICT_STEP: usize = 16;
+/// Pages of a shard at least, where its share of the budget allows them: with fewer the order of the
+/// eviction suffers.
+pub const STORE_SHARD_PAGES: u64 = 128;
+
+/// The smallest and the largest page, in bytes.
+pub const STORE_PAGE_MIN: usize = 4 * 1024;
+/// See [`STORE_PAGE_MIN`]; an entry's place in its page has 16 bits.
+pub const STORE_PAGE_MAX: usize = 64 * 1024;
+
+/// Entries of a page that one step of the eviction goes over.
+pub const STORE_EVICT_STEP: usize = 8;
+
+/// Steps at one write towards the soft limit; the limit itself is always kept.
+pub const STORE_EVICT_STEPS: usize = 16;
 
 // --- transport ----------------------------------------------------------------------------------
 

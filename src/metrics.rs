@@ -177,6 +177,29 @@ family! {
         "Live keys, expired ones that were not swept yet included." keys: Gauge = "chickadee_keys";
         "Tombstones." tombstones: Gauge = "chickadee_tombstones";
         "Bytes charged to the memory budget." used_bytes: Gauge = "chickadee_memory_used_bytes";
+        "Bytes of keys and values with their heads." memory_entries: Gauge
+            = "chickadee_memory_bytes" {kind = "entries"};
+        "Bytes of tombstones." memory_tombstones: Gauge
+            = "chickadee_memory_bytes" {kind = "tombstones"};
+        "Bytes of pages that are dead, not written yet, or kept in reserve." memory_holes: Gauge
+            = "chickadee_memory_bytes" {kind = "holes"};
+        "Bytes of the tables by which entries are found." memory_tables: Gauge
+            = "chickadee_memory_bytes" {kind = "tables"};
+        "Bytes of the fingerprints of evicted keys." memory_ghost: Gauge
+            = "chickadee_memory_bytes" {kind = "ghost"};
+        "Bytes that were flushed and are not freed yet." memory_garbage: Gauge
+            = "chickadee_memory_bytes" {kind = "garbage"};
+        "Bytes of entries that the eviction moved to another page." moved_bytes: Counter
+            = "chickadee_eviction_moved_bytes_total";
+        "Entries evicted although they had been used, because nothing else made room." forced: Counter
+            = "chickadee_eviction_forced_total";
+        "Hollow pages whose entries were gathered." cleaned: Counter
+            = "chickadee_pages_cleaned_total";
+        "Keys written again soon after they were evicted." ghost_hits: Counter
+            = "chickadee_eviction_ghost_hits_total";
+        "Tombstones that were removed." reaped: Counter = "chickadee_tombstones_reaped_total";
+        "For how long a look for expired values has been due at most." expiry_lag: Gauge
+            = "chickadee_expiry_lag_seconds";
         "The memory budget." limit_bytes: Gauge = "chickadee_memory_limit_bytes";
         "Reads that found a live value." hits: Counter = "chickadee_reads_total" {result = "hit"};
         "Reads that found nothing live." misses: Counter

@@ -91,12 +91,12 @@ impl Shared {
         }
         let mut evictions = Evictions::default();
         let mut shard = self.store.lock(run.slot);
-        if row.needs_memory() && !self.make_room(&mut shard, room_for(run), &mut evictions) {
+        if row.needs_memory() && !self.prepare(&mut shard, run, &mut evictions) {
             // Other shards can give what this one cannot; their locks are taken without this one.
             drop(shard);
             self.trim(&mut evictions);
             shard = self.store.lock(run.slot);
-            if !self.make_room(&mut shard, room_for(run), &mut evictions) {
+            if !self.prepare(&mut shard, run, &mut evictions) {
                 drop(shard);
                 self.queue_evictions(&view, &evictions, to_drive);
                 self.metrics.store.refused.increment(1);

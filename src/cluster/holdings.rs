@@ -198,8 +198,10 @@ mod tests {
     /// A copy that a fill had begun passed for one that was kept, and could be declared complete.
     #[test]
     fn what_a_fill_began_is_not_a_copy_that_was_kept() {
+        let slot_of = crate::ring::slot_of;
         let (limit, policy) = (ByteSize(1 << 20), Policy::Refuse);
-        let options = StoreOptions { shards: 2, limit, policy, digest_seed: 1, hash_seed: 2 };
+        let options =
+            StoreOptions { shards: 2, limit, policy, digest_seed: 1, hash_seed: 2, slot_of };
         let store = Store::new(options);
         let [kept, begun, complete] = [1, 2, 3].map(|slot| Slot::new(slot).unwrap());
         for slot in [kept, begun, complete] {

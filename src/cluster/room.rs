@@ -5,7 +5,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::store::{Gone, Remains, Shard, SlotHeader};
+use crate::store::{Gone, Remains, Shard, Whose};
 use crate::types::Slot;
 use crate::wire::message::Run;
 use crate::wire::replication::{Happened, Item};
@@ -40,11 +40,21 @@ impl Evictions {
     }
 }
 
-fn is_acted_for(header: &SlotHeader) -> bool {
-    header.acting
-}
-
 impl Shared {
+    /// Makes sure that an operation will have its room in a shard; `false` if it cannot be had now.
+    pub(super) fn prepare(
+        &self,
+        shard: &mut Shard,
+        run: &Run<'_>,
+        evictions: &mut Evictions,
+    ) -> bool {
+        let before = evictions.0.len();
+        shard.go_ahead(&mut |gone| evictions.note(gone));
+        self.count_evictions(evictions.0.len() - before);
+        let need = shard.room_for_bytes(room_for(run));
+        self.make_room(shard, need, evictions)
+    }
+
     /// Reserves `need` bytes in a shard; `false` if it cannot give them now.
     pub(super) fn make_room(
         &self,
@@ -53,7 +63,7 @@ impl Shared {
         evictions: &mut Evictions,
     ) -> bool {
         let before = evictions.0.len();
-        let fits = shard.make_room(need, &mut is_acted_for, &mut |gone| evictions.note(gone));
+        let fits = shard.make_room(need, &mut |gone| evictions.note(gone));
         self.count_evictions(evictions.0.len() - before);
         fits
     }
@@ -66,8 +76,7 @@ impl Shared {
                 return;
             }
             let mut shard = self.store.lock_shard(index);
-            let trimmed =
-                shard.trim(TRIM_STEP, &mut is_acted_for, &mut |gone| evictions.note(gone));
+            let trimmed = shard.trim(Whose::Acted, TRIM_STEP, &mut |gone| evictions.note(gone));
             self.count_evictions(trimmed);
         }
         if self.is_far_over() {
@@ -80,8 +89,7 @@ impl Shared {
     /// Drops replicas of a shard while the node is far over its budget.
     pub(super) fn shed_replicas(&self, shard: &mut Shard) {
         if self.is_far_over() {
-            let mut replica = |header: &SlotHeader| !header.acting;
-            let dropped = shard.trim(TRIM_STEP, &mut replica, &mut |_| Remains::Nothing);
+            let dropped = shard.trim(Whose::Replicas, TRIM_STEP, &mut |_| Remains::Nothing);
             self.count_evictions(dropped);
         }
     }

@@ -38,6 +38,7 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         }
         shared.sweep().await;
         cache.relieve();
+        shared.store.balance(shared.clock.wall());
         shared.show_slots(&mut shown);
         sweeps = sweeps.wrapping_add(1);
         if sweeps.is_multiple_of(CHORES_EVERY) {
@@ -66,6 +67,7 @@ impl Shared {
     async fn sweep(&self) {
         let now = self.clock.wall();
         for index in 0..self.store.shards() {
+            self.free_garbage(index).await;
             let mut expired = 0;
             self.store.lock_shard(index).sweep(now, SWEEP_STEP, &mut |_| {
                 expired += 1;
@@ -76,6 +78,20 @@ impl Shared {
                 self.metrics.store.expired.increment(expired);
                 tokio::task::yield_now().await;
             }
+        }
+    }
+
+    /// Frees what was flushed, and the holes that a mass expiry left, a little under each lock.
+    async fn free_garbage(&self, index: usize) {
+        loop {
+            let worked = {
+                let mut shard = self.store.lock_shard(index);
+                shard.free_garbage() || shard.tidy()
+            };
+            if !worked {
+                return;
+            }
+            tokio::task::yield_now().await;
         }
     }
 
@@ -93,7 +109,7 @@ impl Shared {
         for index in 0..self.store.shards() {
             let reaped = {
                 let mut shard = self.store.lock_shard(index);
-                shard.reap_tombstones(&mut |_| older_than, SWEEP_STEP)
+                shard.reap_tombstones(older_than, SWEEP_STEP)
             };
             if reaped > 0 {
                 tokio::task::yield_now().await;
@@ -169,15 +185,31 @@ impl Shared {
     }
 
     fn show_store(&self) {
-        let totals = self.store.totals();
+        let wall = self.clock.wall();
+        let totals = self.store.totals(wall);
         let store = &self.metrics.store;
         store.hits.absolute(totals.reads.hits);
         store.misses.absolute(totals.reads.misses);
-        store.keys.set(level(usize::try_from(totals.keys).unwrap_or(usize::MAX)));
-        store.tombstones.set(level(usize::try_from(totals.tombstones).unwrap_or(usize::MAX)));
-        store.used_bytes.set(level(usize::try_from(totals.used_bytes).unwrap_or(usize::MAX)));
-        store.limit_bytes.set(level(usize::try_from(totals.limit_bytes).unwrap_or(usize::MAX)));
-        let wall = self.clock.wall();
+        let set = |gauge: &metrics::Gauge, count| {
+            gauge.set(level(usize::try_from(count).unwrap_or(usize::MAX)));
+        };
+        set(&store.keys, totals.keys);
+        set(&store.tombstones, totals.tombstones);
+        set(&store.used_bytes, totals.used_bytes);
+        set(&store.limit_bytes, totals.limit_bytes);
+        set(&store.memory_entries, totals.memory.entries);
+        set(&store.memory_tombstones, totals.memory.tombstones);
+        set(&store.memory_holes, totals.memory.holes);
+        set(&store.memory_tables, totals.memory.tables);
+        set(&store.memory_ghost, totals.memory.ghost);
+        set(&store.memory_garbage, totals.memory.garbage);
+        store.moved_bytes.absolute(totals.eviction.moved_bytes);
+        store.forced.absolute(totals.eviction.forced);
+        store.cleaned.absolute(totals.eviction.cleaned);
+        store.ghost_hits.absolute(totals.eviction.ghost_hits);
+        store.reaped.absolute(totals.reaped);
+        let lag = Duration::from_millis(totals.expiry_lag);
+        store.expiry_lag.set(lag.as_secs_f64());
         let ahead = (0..self.store.shards())
             .map(|index| self.store.lock_shard(index).clock_mut().ahead_millis(wall))
             .max()

@@ -59,7 +59,7 @@ impl Backend for FrontEnd {
 
     fn facts(&self) -> ServerFacts {
         let node = &self.node;
-        let totals = node.shared.store().totals();
+        let totals = node.shared.store().totals(node.clock.wall());
         let counts = node.shared.counts();
         let held = Db::all().zip(totals.dbs).filter(|(_, held)| held.keys > 0);
         let databases = held.map(|(db, _)| acted_for(node.shared.store(), db)).collect();

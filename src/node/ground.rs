@@ -191,6 +191,7 @@ impl Ground {
             policy,
             digest_seed: seed,
             hash_seed: seed.rotate_left(32),
+            slot_of: crate::ring::slot_of,
         });
         // Above every stamp of an earlier start, even if the wall clock was set back meanwhile.
         let floor = self.file.clock_high.max(hlc::reading_at(self.seams.clock.wall()));

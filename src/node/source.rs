@@ -63,7 +63,7 @@ impl Source for NodeSource {
             }
         }
         let slots = node.shared.slot_counts();
-        let totals = node.shared.store().totals();
+        let totals = node.shared.store().totals(node.clock.wall());
         Status {
             node: NodeStatus {
                 id: node.me.to_string(),

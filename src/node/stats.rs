@@ -30,7 +30,7 @@ pub struct Stats {
 
 impl Inner {
     pub(super) fn stats(&self) -> Stats {
-        let totals = self.shared.store().totals();
+        let totals = self.shared.store().totals(self.clock.wall());
         let gone = self.shared.counts();
         Stats {
             keys: totals.keys,

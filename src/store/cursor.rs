@@ -6,7 +6,9 @@
 
 use super::digest::hashes_of;
 use super::entry::EntryRef;
+use super::pages::Handle;
 use super::shard::Shard;
+use super::table::Keys;
 use crate::types::{Db, Slot};
 
 /// Bits of a key hash that a client's cursor leaves out, so that slot and hash fit.
@@ -63,24 +65,20 @@ impl Shard {
         visit: &mut dyn FnMut(u64, EntryRef<'_>),
     ) -> Option<u64> {
         let table = self.table(slot);
+        let keys = Keys { log: &self.log, seeds: self.seeds };
         let mut index = table.part_index(from_hash);
         let mut left = limit.max(1);
-        let mut order: Vec<(u64, usize)> = Vec::new();
+        let mut order: Vec<(u64, Handle)> = Vec::new();
         while let Some(part) = table.parts().get(index) {
             order.clear();
-            order.extend(part.entries.iter_buckets().filter_map(|bucket| {
-                let hash = self.key_hash(part.entries.get_bucket(bucket)?.key());
-                (hash >= from_hash).then_some((hash, bucket))
-            }));
+            order.extend(part.hashed(keys).filter(|(hash, _)| *hash >= from_hash));
             order.sort_unstable();
             let mut last = None;
-            for (hash, bucket) in &order {
+            for (hash, handle) in &order {
                 if left == 0 && last != Some(*hash) {
                     return Some(*hash);
                 }
-                if let Some(entry) = part.entries.get_bucket(*bucket) {
-                    visit(*hash, EntryRef::new(entry));
-                }
+                visit(*hash, self.log.entry(*handle));
                 left = left.saturating_sub(1);
                 last = Some(*hash);
             }

@@ -1,26 +1,39 @@
-//! The resident form of a record: one allocation, packed.
+//! The resident form of a record, byte by byte, as it stands in a page.
 //!
 //! ```text
-//!   flags 1 │ version 12 │ key length 1 or 4 │ expiry 0 or 8 │ key │ value to the end
+//!   inside   flags 1 │ key length 1 │ value length 2 │ version 12 │ expiry 0, 6 or 8 │ key │ value
+//!   outside  flags 1 │      0       │       0        │ version 12 │ expiry 0, 6 or 8 │ number 4
+//!   dead     flags 1 │      –       │    length 2    │ …
 //! ```
 //!
-//! Flags: bit 0 has an expiry, bits 1–2 count recent uses for the eviction, bit 3 is a tombstone,
-//! bit 4 has a key length of four bytes. Numbers are little-endian and unaligned.
+//! A page is walked from its start: each entry says how long it is, a dead one too. What is large,
+//! or has a key of more than 255 bytes, stands in an allocation of its own ([`super::outside`]), and
+//! its entry keeps the place in the order. Numbers are little-endian and unaligned.
 
+use super::outside;
 use crate::types::{BodyRef, RecordRef, Version, WallMillis};
 
 const EXPIRES: u8 = 1;
 const USES: u8 = 0b110;
 const ONE_USE: u8 = 0b010;
-const TOMBSTONE: u8 = 1 << 3;
-const LONG_KEY: u8 = 1 << 4;
+const OUTSIDE: u8 = 1 << 3;
+const TOMBSTONE: u8 = 1 << 4;
+/// An expiry that six bytes do not hold: after the year 10,000.
+const LATE: u8 = 1 << 5;
+const DEAD: u8 = 1 << 7;
 
-const VERSION_AT: usize = 1;
-const KEY_LENGTH_AT: usize = VERSION_AT + Version::BYTES;
+const KEY_LENGTH_AT: usize = 1;
+const VALUE_LENGTH_AT: usize = 2;
+const VERSION_AT: usize = 4;
+const EXPIRY_AT: usize = VERSION_AT + Version::BYTES;
+/// Bytes of an outside value's number.
+const NUMBER_LEN: usize = 4;
 /// Bytes that the processor takes from memory at once.
 const LINE: usize = 64;
 /// From this size on the allocator maps whole pages.
 const MAPPED_FROM: usize = 128 * 1024;
+/// Uses that are counted.
+pub(super) const USES_MAX: u8 = 3;
 
 /// What an allocation of `bytes` takes from the system: malloc's header and its rounding to 16,
 /// and whole pages for large ones.
@@ -35,229 +48,254 @@ pub(super) const fn charged_for(bytes: usize) -> usize {
     }
 }
 
-/// The bytes that an entry of this record is charged.
-pub(super) fn charged_record(record: &RecordRef<'_>) -> usize {
-    charged_for(packed_len(record))
+/// How a record stands in a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Shape {
+    flags: u8,
+    key: usize,
+    value: usize,
+    /// Bytes in the page.
+    pub(super) len: usize,
 }
 
-const fn length_field(key: usize) -> usize {
-    if key <= u8::MAX as usize { 1 } else { 4 }
-}
-
-const fn expiry_field(expires: bool) -> usize {
-    if expires { 8 } else { 0 }
-}
-
-/// One entry of a slot's table.
-pub(super) struct Entry(Box<[u8]>);
-
-impl Entry {
-    /// Packs a record. It counts as used once, so that it outlives the eviction's next round.
-    pub(super) fn new(record: &RecordRef<'_>) -> Self {
-        let mut entry = Self(vec![0; packed_len(record)].into_boxed_slice());
-        entry.write(record, ONE_USE);
-        entry
-    }
-
-    /// Puts another record of the same key in place, without a new allocation where the length is
-    /// the same.
-    pub(super) fn overwrite(&mut self, record: &RecordRef<'_>) {
-        self.touch();
-        let uses = self.0[0] & USES;
-        if self.0.len() != packed_len(record) {
-            self.0 = vec![0; packed_len(record)].into_boxed_slice();
-        }
-        self.write(record, uses);
-    }
-
-    /// The tombstone of this entry's key and version.
-    pub(super) fn tombstone(&self) -> Self {
-        Self::new(&RecordRef { expires_at: None, body: BodyRef::Tombstone, ..self.record() })
-    }
-
-    fn write(&mut self, record: &RecordRef<'_>, uses: u8) {
-        let mut flags = uses;
-        let key_length = record.key.len();
-        let bytes = &mut *self.0;
-        bytes[VERSION_AT..KEY_LENGTH_AT].copy_from_slice(&record.version.to_bytes());
-        let mut at = KEY_LENGTH_AT;
-        if length_field(key_length) == 1 {
-            bytes[at] = u8::try_from(key_length).unwrap_or(u8::MAX);
-            at += 1;
-        } else {
-            flags |= LONG_KEY;
-            let length = u32::try_from(key_length).expect("keys are far shorter than 4 GiB");
-            bytes[at..at + 4].copy_from_slice(&length.to_le_bytes());
-            at += 4;
-        }
-        if let (BodyRef::String(_), Some(expiry)) = (record.body, record.expires_at) {
-            flags |= EXPIRES;
-            bytes[at..at + 8].copy_from_slice(&expiry.0.to_le_bytes());
-            at += 8;
-        }
-        bytes[at..at + key_length].copy_from_slice(record.key);
-        match record.body {
-            BodyRef::String(value) => bytes[at + key_length..].copy_from_slice(value),
-            BodyRef::Tombstone => flags |= TOMBSTONE,
-        }
-        bytes[0] = flags;
-    }
-
-    /// Reads a byte of each of the first lines of memory that the entry covers.
-    pub(super) fn warm(&self) -> u8 {
-        let byte = |at: usize| self.0.get(at).copied().unwrap_or_default();
-        byte(0) ^ byte(LINE) ^ byte(2 * LINE)
-    }
-
-    fn has(&self, flag: u8) -> bool {
-        self.0[0] & flag != 0
-    }
-
-    /// Where the expiry stands, if there is one; else the key.
-    fn fields_at(&self) -> usize {
-        KEY_LENGTH_AT + if self.has(LONG_KEY) { 4 } else { 1 }
-    }
-
-    fn key_range(&self) -> (usize, usize) {
-        let start = self.fields_at() + expiry_field(self.has(EXPIRES));
-        let length = if self.has(LONG_KEY) {
-            u32::from_le_bytes(self.array(KEY_LENGTH_AT)) as usize
-        } else {
-            usize::from(self.0[KEY_LENGTH_AT])
+impl Shape {
+    /// The shape of a record where an entry has at most `inside_max` bytes.
+    pub(super) fn of(record: &RecordRef<'_>, inside_max: usize) -> Self {
+        let (mut flags, value) = match record.body {
+            BodyRef::String(value) => (expiry_flags(record.expires_at), value.len()),
+            BodyRef::Tombstone => (TOMBSTONE, 0),
         };
-        (start, start + length)
-    }
-
-    fn array<const N: usize>(&self, at: usize) -> [u8; N] {
-        let mut bytes = [0; N];
-        bytes.copy_from_slice(&self.0[at..at + N]);
-        bytes
-    }
-
-    /// The stored key.
-    pub(super) fn key(&self) -> &[u8] {
-        let (start, end) = self.key_range();
-        &self.0[start..end]
-    }
-
-    /// The version.
-    pub(super) fn version(&self) -> Version {
-        Version::from_bytes(self.array(VERSION_AT))
-    }
-
-    /// When the value stops being served.
-    pub(super) fn expires_at(&self) -> Option<WallMillis> {
-        let at = self.fields_at();
-        self.has(EXPIRES).then(|| WallMillis(u64::from_le_bytes(self.array(at))))
-    }
-
-    /// Whether this is a tombstone.
-    pub(super) fn is_tombstone(&self) -> bool {
-        self.has(TOMBSTONE)
-    }
-
-    /// Whether the value's time is over by `now`; never for a tombstone.
-    pub(super) fn is_expired(&self, now: WallMillis) -> bool {
-        self.expires_at().is_some_and(|expiry| expiry <= now)
-    }
-
-    /// The record that was packed.
-    pub(super) fn record(&self) -> RecordRef<'_> {
-        let (start, end) = self.key_range();
-        let body =
-            if self.is_tombstone() { BodyRef::Tombstone } else { BodyRef::String(&self.0[end..]) };
-        RecordRef {
-            key: &self.0[start..end],
-            version: self.version(),
-            expires_at: self.expires_at(),
-            body,
+        let key = record.key.len();
+        let head = EXPIRY_AT + expiry_len(flags);
+        let mut len = head + key + value;
+        if len > inside_max || key > usize::from(u8::MAX) {
+            flags |= OUTSIDE;
+            len = head + NUMBER_LEN;
         }
+        Self { flags, key, value, len }
     }
 
-    /// Counts a use, up to three.
-    pub(super) fn touch(&mut self) {
-        if self.0[0] & USES != USES {
-            self.0[0] += ONE_USE;
+    pub(super) const fn is_outside(self) -> bool {
+        self.flags & OUTSIDE != 0
+    }
+
+    pub(super) const fn is_tombstone(self) -> bool {
+        self.flags & TOMBSTONE != 0
+    }
+
+    /// Bytes charged beside the page.
+    pub(super) const fn outside_bytes(self) -> usize {
+        if self.is_outside() { outside::charged(self.key, self.value) } else { 0 }
+    }
+
+    /// Bytes in the page and beside it.
+    pub(super) const fn charged(self) -> usize {
+        self.len + self.outside_bytes()
+    }
+
+    /// Writes the record to the start of `bytes`; `number` is that of its outside value, if it has
+    /// one.
+    pub(super) fn write(self, bytes: &mut [u8], record: &RecordRef<'_>, uses: u8, number: u32) {
+        bytes[0] = self.flags | uses.min(USES_MAX) << USES.trailing_zeros();
+        bytes[VERSION_AT..EXPIRY_AT].copy_from_slice(&record.version.to_bytes());
+        let mut at = EXPIRY_AT;
+        if let Some(expiry) = record.expires_at.filter(|_| self.flags & EXPIRES != 0) {
+            let length = expiry_len(self.flags);
+            bytes[at..at + length].copy_from_slice(&expiry.0.to_le_bytes()[..length]);
+            at += length;
         }
-    }
-
-    /// Takes one use away; `false` if there was none left.
-    pub(super) fn cool(&mut self) -> bool {
-        let used = self.has(USES);
-        if used {
-            self.0[0] -= ONE_USE;
+        let (key, value) = if self.is_outside() { (0, 0) } else { (self.key, self.value) };
+        bytes[KEY_LENGTH_AT] = u8::try_from(key).unwrap_or_default();
+        let value = u16::try_from(value).unwrap_or_default();
+        bytes[VALUE_LENGTH_AT..VERSION_AT].copy_from_slice(&value.to_le_bytes());
+        if self.is_outside() {
+            bytes[at..at + NUMBER_LEN].copy_from_slice(&number.to_le_bytes());
+            return;
         }
-        used
-    }
-
-    /// The bytes this entry is charged.
-    pub(super) const fn charged(&self) -> usize {
-        charged_for(self.0.len())
+        bytes[at..at + key].copy_from_slice(record.key);
+        if let BodyRef::String(value) = record.body {
+            bytes[at + key..self.len].copy_from_slice(value);
+        }
     }
 }
 
-fn packed_len(record: &RecordRef<'_>) -> usize {
-    let (value, expires) = match record.body {
-        BodyRef::String(value) => (value.len(), record.expires_at.is_some()),
-        BodyRef::Tombstone => (0, false),
-    };
-    KEY_LENGTH_AT
-        + length_field(record.key.len())
-        + expiry_field(expires)
-        + record.key.len()
-        + value
+fn expiry_flags(expires_at: Option<WallMillis>) -> u8 {
+    match expires_at {
+        None => 0,
+        Some(WallMillis(expiry)) if expiry < 1 << 48 => EXPIRES,
+        Some(_) => EXPIRES | LATE,
+    }
+}
+
+const fn expiry_len(flags: u8) -> usize {
+    match (flags & EXPIRES, flags & LATE) {
+        (0, _) => 0,
+        (_, 0) => 6,
+        (_, _) => 8,
+    }
+}
+
+fn array<const N: usize>(bytes: &[u8], at: usize) -> [u8; N] {
+    let mut array = [0; N];
+    array.copy_from_slice(&bytes[at..at + N]);
+    array
+}
+
+/// The bytes that an entry takes in its page, dead or not.
+pub(super) fn len(bytes: &[u8]) -> usize {
+    let length = usize::from(u16::from_le_bytes(array(bytes, VALUE_LENGTH_AT)));
+    let flags = bytes[0];
+    if flags & DEAD != 0 {
+        return length;
+    }
+    let head = EXPIRY_AT + expiry_len(flags);
+    if flags & OUTSIDE != 0 {
+        head + NUMBER_LEN
+    } else {
+        head + usize::from(bytes[KEY_LENGTH_AT]) + length
+    }
+}
+
+/// Marks an entry as dead.
+pub(super) fn kill(bytes: &mut [u8]) {
+    let length = u16::try_from(len(bytes)).unwrap_or(u16::MAX);
+    bytes[0] = DEAD;
+    bytes[VALUE_LENGTH_AT..VERSION_AT].copy_from_slice(&length.to_le_bytes());
+}
+
+pub(super) const fn is_dead(bytes: &[u8]) -> bool {
+    bytes[0] & DEAD != 0
+}
+
+/// The number of the outside value.
+pub(super) fn outside_number(bytes: &[u8]) -> Option<u32> {
+    let flags = bytes[0];
+    let outside = flags & (OUTSIDE | DEAD) == OUTSIDE;
+    outside.then(|| u32::from_le_bytes(array(bytes, EXPIRY_AT + expiry_len(flags))))
+}
+
+/// Uses since it was appended, up to three.
+pub(super) const fn uses(bytes: &[u8]) -> u8 {
+    (bytes[0] & USES) >> USES.trailing_zeros()
+}
+
+/// Counts a use.
+pub(super) const fn touch(bytes: &mut [u8]) {
+    if bytes[0] & USES != USES {
+        bytes[0] += ONE_USE;
+    }
+}
+
+/// Sets the number of uses.
+pub(super) fn set_uses(bytes: &mut [u8], uses: u8) {
+    bytes[0] = bytes[0] & !USES | uses.min(USES_MAX) << USES.trailing_zeros();
 }
 
 /// A stored entry, borrowed from its shard.
 #[derive(Clone, Copy)]
-pub struct EntryRef<'a>(&'a Entry);
+pub struct EntryRef<'a> {
+    /// From its start on, at least to its end.
+    bytes: &'a [u8],
+    /// Key and value where they stand outside.
+    outside: Option<(&'a [u8], &'a [u8])>,
+}
 
 impl<'a> EntryRef<'a> {
-    pub(super) const fn new(entry: &'a Entry) -> Self {
-        Self(entry)
+    pub(super) const fn new(bytes: &'a [u8], outside: Option<(&'a [u8], &'a [u8])>) -> Self {
+        Self { bytes, outside }
     }
 
-    /// Everything as a record.
-    pub fn record(self) -> RecordRef<'a> {
-        self.0.record()
+    fn has(self, flag: u8) -> bool {
+        self.bytes[0] & flag != 0
+    }
+
+    /// Reads a byte of each of the first lines of memory that the entry covers.
+    pub(super) fn warm(self) -> u8 {
+        let byte = |at: usize| self.bytes.get(at).copied().unwrap_or_default();
+        byte(0) ^ byte(LINE) ^ byte(2 * LINE)
+    }
+
+    /// Whether it can be written over by a record of this shape.
+    pub(super) fn has_shape(self, shape: Shape) -> bool {
+        let flags = self.bytes[0] & !USES;
+        flags == shape.flags
+            && !shape.is_outside()
+            && self.key().len() == shape.key
+            && len(self.bytes) == shape.len
+    }
+
+    fn parts(self) -> (&'a [u8], &'a [u8]) {
+        self.outside.unwrap_or_else(|| {
+            let start = EXPIRY_AT + expiry_len(self.bytes[0]);
+            let middle = start + usize::from(self.bytes[KEY_LENGTH_AT]);
+            (&self.bytes[start..middle], &self.bytes[middle..len(self.bytes)])
+        })
     }
 
     /// The stored key: database byte and name.
     pub fn key(self) -> &'a [u8] {
-        self.0.key()
+        if let Some((key, _)) = self.outside {
+            return key;
+        }
+        let start = EXPIRY_AT + expiry_len(self.bytes[0]);
+        &self.bytes[start..start + usize::from(self.bytes[KEY_LENGTH_AT])]
+    }
+
+    /// Everything as a record.
+    pub fn record(self) -> RecordRef<'a> {
+        let (key, value) = self.parts();
+        let body = if self.is_tombstone() { BodyRef::Tombstone } else { BodyRef::String(value) };
+        RecordRef { key, version: self.version(), expires_at: self.expires_at(), body }
     }
 
     /// The version.
     pub fn version(self) -> Version {
-        self.0.version()
+        Version::from_bytes(array(self.bytes, VERSION_AT))
     }
 
     /// When the value stops being served; `None` for never and for a tombstone.
     pub fn expires_at(self) -> Option<WallMillis> {
-        self.0.expires_at()
+        let length = expiry_len(self.bytes[0]);
+        let mut bytes = [0; 8];
+        bytes[..length].copy_from_slice(&self.bytes[EXPIRY_AT..EXPIRY_AT + length]);
+        (length > 0).then(|| WallMillis(u64::from_le_bytes(bytes)))
     }
 
     /// The value; `None` for a tombstone. It may have expired.
     pub fn value(self) -> Option<&'a [u8]> {
-        match self.0.record().body {
-            BodyRef::String(value) => Some(value),
-            BodyRef::Tombstone => None,
-        }
+        (!self.is_tombstone()).then(|| self.parts().1)
     }
 
     /// Whether this is a tombstone.
     pub fn is_tombstone(self) -> bool {
-        self.0.is_tombstone()
+        self.has(TOMBSTONE)
+    }
+
+    /// Whether the value's time is over by `now`; never for a tombstone.
+    pub fn is_expired(self, now: WallMillis) -> bool {
+        self.expires_at().is_some_and(|expiry| expiry <= now)
     }
 
     /// Whether there is a value whose time is not over by `now`.
     pub fn is_live(self, now: WallMillis) -> bool {
-        !self.0.is_tombstone() && !self.0.is_expired(now)
+        !self.is_tombstone() && !self.is_expired(now)
     }
 
-    /// The bytes it is charged, its place in the table not included.
-    pub const fn charged(self) -> usize {
-        self.0.charged()
+    /// Uses since it came or was last spared by the eviction, up to three.
+    pub const fn uses(self) -> u8 {
+        uses(self.bytes)
+    }
+
+    /// Bytes in its page.
+    pub(super) fn len(self) -> usize {
+        len(self.bytes)
+    }
+
+    /// The bytes it takes, its place in the table not included.
+    pub fn charged(self) -> usize {
+        let outside =
+            self.outside.map_or(0, |(key, value)| outside::charged(key.len(), value.len()));
+        len(self.bytes) + outside
     }
 }
 
@@ -268,44 +306,75 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_record_comes_back_as_it_was_packed(
-            key in proptest::collection::vec(any::<u8>(), 1..600),
+        fn a_record_comes_back_as_it_was_written(
+            key in proptest::collection::vec(any::<u8>(), 1..256),
             value in proptest::option::of(proptest::collection::vec(any::<u8>(), 0..300)),
             expiry in proptest::option::of(any::<u64>()),
+            late in any::<bool>(),
             clock in 0u64..1 << 48,
             term in any::<u16>(),
+            uses in 0u8..=3,
         ) {
+            let expiry = expiry.map(|expiry| WallMillis(if late { expiry } else { expiry >> 20 }));
             let record = RecordRef {
                 key: &key,
                 version: Version { term, clock, origin: 7 },
-                expires_at: value.as_ref().and(expiry).map(WallMillis),
+                expires_at: value.as_ref().and(expiry),
                 body: value.as_deref().map_or(BodyRef::Tombstone, BodyRef::String),
             };
-            let mut entry = Entry::new(&record);
+            let shape = Shape::of(&record, 1 << 13);
+            prop_assert!(!shape.is_outside());
+            prop_assert_eq!(shape.outside_bytes(), 0);
+            let mut page = vec![0xff; shape.len + 9];
+            shape.write(&mut page, &record, uses, 0);
+            prop_assert_eq!(len(&page), shape.len);
+            let entry = EntryRef::new(&page, None);
             prop_assert_eq!(entry.record(), record);
             prop_assert_eq!(entry.key(), &key[..]);
-            prop_assert_eq!(entry.charged(), charged_record(&record));
-            let tombstone = entry.tombstone();
-            prop_assert_eq!(tombstone.record().body, BodyRef::Tombstone);
-            prop_assert_eq!(tombstone.version(), record.version);
-            entry.overwrite(&tombstone.record());
-            prop_assert_eq!(entry.record(), tombstone.record());
+            prop_assert_eq!(entry.uses(), uses);
+            prop_assert!(entry.has_shape(shape));
+            kill(&mut page);
+            prop_assert!(is_dead(&page));
+            prop_assert_eq!(len(&page), shape.len);
+        }
+    }
+
+    #[test]
+    fn what_is_large_or_has_a_long_key_stands_outside() {
+        let (long, short) = ([1; 256], [1; 255]);
+        let record = |key, body| RecordRef { key, version: Version::ZERO, expires_at: None, body };
+        for (record, outside) in [
+            (record(&short[..], BodyRef::String(b"v")), false),
+            (record(&long[..], BodyRef::String(b"v")), true),
+            (record(&long[..], BodyRef::Tombstone), true),
+            (record(&short[..], BodyRef::String(&[0; 1 << 10])), true),
+        ] {
+            let shape = Shape::of(&record, 1 << 10);
+            assert_eq!(shape.is_outside(), outside);
+            let mut page = vec![0; shape.len];
+            shape.write(&mut page, &record, 0, 77);
+            assert_eq!(outside_number(&page), outside.then_some(77));
+            assert_eq!(len(&page), shape.len);
         }
     }
 
     #[test]
     fn uses_are_counted_to_three() {
-        let key = [0, b'k'];
-        let body = BodyRef::String(b"v");
-        let record = RecordRef { key: &key, version: Version::ZERO, expires_at: None, body };
-        let mut entry = Entry::new(&record);
-        for _ in 0..5 {
-            entry.touch();
+        let record = RecordRef {
+            key: b"\0k",
+            version: Version::ZERO,
+            expires_at: Some(WallMillis(5)),
+            body: BodyRef::String(b"v"),
+        };
+        let shape = Shape::of(&record, 1 << 10);
+        let mut page = vec![0; shape.len];
+        shape.write(&mut page, &record, 0, 0);
+        for expected in [1, 2, 3, 3] {
+            touch(&mut page);
+            assert_eq!(uses(&page), expected);
         }
-        assert_eq!(
-            [entry.cool(), entry.cool(), entry.cool(), entry.cool()],
-            [true, true, true, false]
-        );
-        assert_eq!(entry.record(), record);
+        set_uses(&mut page, 1);
+        assert_eq!(uses(&page), 1);
+        assert_eq!(EntryRef::new(&page, None).record(), record);
     }
 }

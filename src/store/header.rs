@@ -49,6 +49,8 @@ struct Sums {
     expiring: u32,
     tombstones: u32,
     digest: u64,
+    /// Bytes of the values' entries.
+    bytes: u64,
     /// At least the highest version there is; removals do not lower it.
     newest: Version,
 }
@@ -77,6 +79,12 @@ impl SlotHeader {
     /// Tombstones in all databases.
     pub fn tombstones(&self) -> u32 {
         self.sums.iter().map(|(_, sums)| sums.tombstones).sum()
+    }
+
+    /// Bytes of all values with their keys and heads, tombstones and tables not included.
+    pub fn bytes(&self) -> usize {
+        let bytes: u64 = self.sums.iter().map(|(_, sums)| sums.bytes).sum();
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     /// The version at or below which no key of `db` exists.
@@ -130,8 +138,8 @@ impl SlotHeader {
         true
     }
 
-    /// Takes an entry into the sums.
-    pub(super) fn add(&mut self, share: &Share) {
+    /// Takes an entry of so many bytes into the sums.
+    pub(super) fn add(&mut self, share: &Share, bytes: usize) {
         let sums = self.sums_mut(share.db);
         sums.digest ^= share.digest;
         sums.newest = sums.newest.max(share.version);
@@ -139,18 +147,20 @@ impl SlotHeader {
             sums.tombstones += 1;
         } else {
             sums.keys += 1;
+            sums.bytes += bytes as u64;
             sums.expiring += u32::from(share.expiring);
         }
     }
 
-    /// Takes an entry out of the sums.
-    pub(super) fn subtract(&mut self, share: &Share) {
+    /// Takes an entry of so many bytes out of the sums.
+    pub(super) fn subtract(&mut self, share: &Share, bytes: usize) {
         let sums = self.sums_mut(share.db);
         sums.digest ^= share.digest;
         if share.tombstone {
             sums.tombstones -= 1;
         } else {
             sums.keys -= 1;
+            sums.bytes -= bytes as u64;
             sums.expiring -= u32::from(share.expiring);
         }
     }

@@ -1,9 +1,10 @@
 //! The local store: what one node holds, in memory and under a byte budget.
 //!
 //! ```text
-//!   Store ─┬─ shard 0   one lock ─┬─ slot 0    header │ entries by key hash
-//!          ├─ shard 1             ├─ slot 64   header │ entries
+//!   Store ─┬─ shard 0   one lock ─┬─ slot 0    header │ table: where the entry of each key is
+//!          ├─ shard 1             ├─ slot 64   header │ table
 //!          ⋮                      ⋮
+//!          │                      └─ pages     the entries, in the order of the eviction
 //!          └─ budget    one number of bytes for all shards
 //! ```
 //!
@@ -23,33 +24,41 @@ mod digest;
 mod entry;
 mod evict;
 mod expire;
+mod garbage;
+mod ghost;
 mod gone;
 mod header;
+mod outside;
+mod pages;
+mod pool;
 mod shard;
 mod table;
 #[cfg(test)]
 mod tests;
 
-use std::ops::{Deref, DerefMut};
+use std::ops::{AddAssign, Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::limits::{READ_AHEAD_MAX, STORE_SHARDS_MAX};
-use crate::types::{ByteSize, Db, SLOTS, Slot};
+use crate::limits::{READ_AHEAD_MAX, STORE_SHARD_MIN, STORE_SHARDS_MAX};
+use crate::types::{ByteSize, Db, SLOTS, Slot, WallMillis};
 use budget::Budget;
 use digest::Seeds;
+use evict::age_of;
 
 pub use cursor::Cursor;
 pub use entry::EntryRef;
-pub use gone::{Evictable, Gone, OnGone, Remains};
+pub use evict::{EvictionCounts, Whose};
+pub use gone::{Gone, OnGone, Remains};
 pub use header::SlotHeader;
 pub use shard::{Merged, Reads, Shard};
 
 /// What a store is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
-    /// Number of shards: a power of two up to 64; anything else is rounded up or cut.
+    /// Number of shards: a power of two up to 64; anything else is rounded up or cut. With less than
+    /// a mebibyte for each there are fewer.
     pub shards: usize,
     /// The byte budget.
     pub limit: ByteSize,
@@ -59,6 +68,8 @@ pub struct StoreOptions {
     pub digest_seed: u64,
     /// Seed of the key hashes; equal on all nodes of a cluster.
     pub hash_seed: u64,
+    /// The slot of a key's name.
+    pub slot_of: fn(&[u8]) -> Slot,
 }
 
 /// What happens to a write when the byte budget is used up.
@@ -76,6 +87,7 @@ struct ShardPlace {
     index: usize,
     /// Binary logarithm of the number of shards.
     shift: u32,
+    slot_of: fn(&[u8]) -> Slot,
 }
 
 impl ShardPlace {
@@ -101,21 +113,24 @@ pub struct Store {
     shards: Box<[Mutex<Shard>]>,
     budget: Arc<Budget>,
     seeds: Seeds,
+    policy: Policy,
 }
 
 impl Store {
     /// An empty store: no slot is complete, none is acted for. Takes about 5 MiB.
     pub fn new(options: StoreOptions) -> Self {
+        let affordable = options.limit.0 / STORE_SHARD_MIN;
+        let affordable = usize::try_from(affordable).unwrap_or(usize::MAX).max(1);
         let count = options.shards.clamp(1, STORE_SHARDS_MAX).next_power_of_two();
-        let evicts = options.policy == Policy::Evict;
-        let budget = Arc::new(Budget::new(options.limit.0, evicts, count));
+        let count = count.min(1 << affordable.ilog2());
+        let budget = Arc::new(Budget::new(options.limit.0, count));
         let seeds = Seeds { hash: options.hash_seed, digest: options.digest_seed };
         let shift = count.trailing_zeros();
         let shard = |index| {
-            let place = ShardPlace { index, shift };
+            let place = ShardPlace { index, shift, slot_of: options.slot_of };
             Mutex::new(Shard::new(place, seeds, options.policy, Arc::clone(&budget)))
         };
-        Self { shards: (0..count).map(shard).collect(), budget, seeds }
+        Self { shards: (0..count).map(shard).collect(), budget, seeds, policy: options.policy }
     }
 
     /// The number of shards.
@@ -180,8 +195,23 @@ impl Store {
 
     /// Bytes that the shards must give up together, because they are over their part of the budget
     /// or because [`Shard::make_room`] failed for one that could not do so alone.
+    ///
+    /// None where nothing is evicted.
     pub fn pressure(&self) -> u64 {
-        self.budget.pressure()
+        match self.policy {
+            Policy::Evict => self.budget.pressure(),
+            Policy::Refuse => 0,
+        }
+    }
+
+    /// Lets shards whose entries last long give memory to those whose entries go soon. To be called
+    /// some times a second.
+    pub fn balance(&self, now: WallMillis) {
+        if self.budget.is_near(0, usize::MAX / 2) {
+            let ages: Vec<_> =
+                (0..self.shards()).map(|index| age_of(&self.lock_shard(index), now)).collect();
+            self.budget.balance(&ages);
+        }
     }
 
     /// The byte budget.
@@ -189,12 +219,16 @@ impl Store {
         self.budget.limit()
     }
 
-    /// Sums over all shards, each locked for a moment.
-    pub fn totals(&self) -> Totals {
+    /// Sums over all shards as of `now`, each locked for a moment.
+    pub fn totals(&self, now: WallMillis) -> Totals {
         let mut totals = Totals { limit_bytes: self.budget.limit(), ..Totals::default() };
         for index in 0..self.shards() {
             let shard = self.lock_shard(index);
             totals.used_bytes += shard.used() as u64;
+            totals.memory += shard.memory();
+            totals.eviction += shard.eviction_counts();
+            totals.reaped += shard.reaped();
+            totals.expiry_lag = totals.expiry_lag.max(shard.expiry_lag(now));
             totals.reads.hits += shard.reads().hits;
             totals.reads.misses += shard.reads().misses;
             for (_, header) in shard.headers() {
@@ -237,12 +271,48 @@ pub struct Totals {
     pub tombstones: u64,
     /// Bytes charged.
     pub used_bytes: u64,
+    /// What they are made of.
+    pub memory: MemoryKinds,
+    /// What the eviction did since the store was made.
+    pub eviction: EvictionCounts,
+    /// Tombstones that were removed since the store was made.
+    pub reaped: u64,
+    /// For how long a look for expired values has been due at most, in milliseconds.
+    pub expiry_lag: u64,
     /// The budget.
     pub limit_bytes: u64,
     /// Reads since the store was made.
     pub reads: Reads,
     /// By database.
     pub dbs: [DbTotals; Db::COUNT as usize],
+}
+
+/// What the bytes of a store are made of.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct MemoryKinds {
+    /// Keys and values with their heads, in pages and outside.
+    pub entries: u64,
+    /// Tombstones.
+    pub tombstones: u64,
+    /// What is dead, not written yet or kept in reserve in pages.
+    pub holes: u64,
+    /// Tables.
+    pub tables: u64,
+    /// Fingerprints of evicted keys.
+    pub ghost: u64,
+    /// What was flushed and is not freed yet.
+    pub garbage: u64,
+}
+
+impl AddAssign for MemoryKinds {
+    fn add_assign(&mut self, other: Self) {
+        self.entries += other.entries;
+        self.tombstones += other.tombstones;
+        self.holes += other.holes;
+        self.tables += other.tables;
+        self.ghost += other.ghost;
+        self.garbage += other.garbage;
+    }
 }
 
 /// What a store holds in one database.

@@ -1,5 +1,5 @@
 //! A shard: one lock, the slots whose number is its own modulo the number of shards, their headers
-//! and entries, and one hybrid clock.
+//! and tables, the pages that hold their entries, and one hybrid clock.
 //!
 //! Every change goes through here, so that the sums in the headers, the bytes charged and the
 //! entries are always in step. Nothing here blocks, and no call but those that say so walks more
@@ -10,12 +10,16 @@ use std::sync::Arc;
 
 use super::budget::Budget;
 use super::digest::{Seeds, db_of, hashes_of};
-use super::entry::{Entry, EntryRef};
-use super::gone::Hand;
+use super::entry::{EntryRef, Shape};
+use super::evict::Eviction;
+use super::expire::Sweep;
+use super::garbage::Garbage;
+use super::ghost::Ghost;
 use super::header::SlotHeader;
-use super::table::{NEVER, SlotTable};
-use super::{Policy, ShardPlace};
-use crate::hlc::Hlc;
+use super::pages::{Handle, Log, Queue, Target};
+use super::table::{Keys, SlotTable};
+use super::{MemoryKinds, Policy, ShardPlace};
+use crate::hlc::{self, Hlc};
 use crate::types::{BodyRef, Db, RecordRef, Slot, Version, WallMillis};
 
 /// What [`Shard::merge`] did with a record.
@@ -47,24 +51,26 @@ pub(super) struct SlotData {
 
 /// One shard of the store; reached through its lock.
 pub struct Shard {
-    place: ShardPlace,
+    pub(super) place: ShardPlace,
     pub(super) seeds: Seeds,
     pub(super) policy: Policy,
-    slots: Box<[SlotData]>,
+    pub(super) slots: Box<[SlotData]>,
+    pub(super) log: Log,
+    pub(super) ghost: Ghost,
     clock: Hlc,
     reads: Reads,
     pub(super) budget: Arc<Budget>,
-    /// Bytes charged for this shard, what waits to be freed included.
+    /// Bytes of the tables, those that wait to be freed included.
+    pub(super) table_bytes: usize,
+    /// Entries in the tables of slots.
+    pub(super) held: usize,
+    /// Bytes charged for this shard.
     used: usize,
     /// Bytes reserved in the budget for the next writes.
     pub(super) reserved: usize,
-    /// Tables that were emptied at once and are freed part by part.
-    garbage: Vec<SlotTable>,
-    pub(super) evict_hand: Hand,
-    pub(super) sweep_hand: Hand,
-    /// Wall milliseconds before which no part has anything to sweep.
-    pub(super) sweep_from: u64,
-    pub(super) reap_hand: Hand,
+    pub(super) garbage: Garbage,
+    pub(super) eviction: Eviction,
+    pub(super) sweep: Sweep,
 }
 
 impl Shard {
@@ -79,22 +85,29 @@ impl Shard {
             seeds,
             policy,
             slots: (0..place.slots()).map(|_| SlotData::default()).collect(),
+            log: Log::new(budget.pool()),
+            ghost: Ghost::default(),
             clock: Hlc::default(),
             reads: Reads::default(),
             budget,
+            table_bytes: 0,
+            held: 0,
             used: 0,
             reserved: 0,
-            garbage: Vec::new(),
-            evict_hand: Hand::default(),
-            sweep_hand: Hand::default(),
-            sweep_from: NEVER,
-            reap_hand: Hand::default(),
+            garbage: Garbage::default(),
+            eviction: Eviction::default(),
+            sweep: Sweep::default(),
         }
     }
 
     /// The hybrid clock that stamps the writes of this shard's slots.
     pub const fn clock_mut(&mut self) -> &mut Hlc {
         &mut self.clock
+    }
+
+    /// About the present, by the last stamp.
+    pub(super) const fn present(&self) -> WallMillis {
+        hlc::wall_of(self.clock.newest())
     }
 
     /// Bytes charged for the entries and tables of this shard.
@@ -125,21 +138,20 @@ impl Shard {
     /// The live value of a key, and counts the use for the eviction and the read for the metrics.
     pub fn get(&mut self, slot: Slot, stored_key: &[u8], now: WallMillis) -> Option<EntryRef<'_>> {
         let hash = self.key_hash(stored_key);
-        let table = &mut self.slots[self.place.local(slot)].table;
-        let live = |entry: &&mut Entry| !entry.is_tombstone() && !entry.is_expired(now);
-        let Some(entry) = table.find_mut(hash, stored_key).filter(live) else {
+        let found = self.data(slot).table.find(&self.log, hash, stored_key);
+        let Some(handle) = found.filter(|handle| self.log.entry(*handle).is_live(now)) else {
             self.reads.misses += 1;
             return None;
         };
         self.reads.hits += 1;
-        entry.touch();
-        Some(EntryRef::new(entry))
+        self.log.touch(handle);
+        Some(self.log.entry(handle))
     }
 
     /// Reads what an operation on the key of this hash will read.
     pub(super) fn warm(&self, slot: Slot, hash: u64) -> u8 {
         let data = self.data(slot);
-        data.header.warm() ^ data.table.warm(hash)
+        data.header.warm() ^ data.table.warm(&self.log, hash)
     }
 
     /// Reads since the store was made.
@@ -150,7 +162,8 @@ impl Shard {
     /// Whatever is stored under a key: a tombstone or an expired value too. Not counted as a use.
     pub fn find(&self, slot: Slot, stored_key: &[u8]) -> Option<EntryRef<'_>> {
         let hash = self.key_hash(stored_key);
-        self.data(slot).table.find(hash, stored_key).map(EntryRef::new)
+        let handle = self.data(slot).table.find(&self.log, hash, stored_key)?;
+        Some(self.log.entry(handle))
     }
 
     /// Stores a record in the place of whatever its key has. The caller has stamped it above that
@@ -161,7 +174,8 @@ impl Shard {
             "BUG: a write was stamped below a floor"
         );
         let hash = self.key_hash(record.key);
-        self.store(slot, hash, &record);
+        let old = self.data(slot).table.find(&self.log, hash, record.key);
+        self.store(slot, hash, old, &record);
     }
 
     /// Takes in a record from elsewhere: the higher version wins, and at equal versions a
@@ -171,27 +185,135 @@ impl Shard {
             return Merged::Older;
         }
         let hash = self.key_hash(record.key);
-        let table = &self.data(slot).table;
-        let merged =
-            table.find(hash, record.key).map_or(Merged::Applied, |stored| compare(&record, stored));
+        let old = self.data(slot).table.find(&self.log, hash, record.key);
+        let merged = old.map_or(Merged::Applied, |handle| compare(&record, self.log.entry(handle)));
         if merged == Merged::Applied {
-            self.store(slot, hash, &record);
+            self.store(slot, hash, old, &record);
         }
         merged
     }
 
-    fn store(&mut self, slot: Slot, hash: u64, record: &RecordRef<'_>) {
-        if let Some(expiry) = record.expires_at {
-            self.sweep_from = self.sweep_from.min(expiry.0);
+    fn store(&mut self, slot: Slot, hash: u64, old: Option<Handle>, record: &RecordRef<'_>) {
+        self.sweep.note(record);
+        let shape = self.log.shape(record);
+        let queue = self.queue_for(slot, hash, old, shape);
+        let header = &mut self.slots[self.place.local(slot)].header;
+        header.add(&self.seeds.share(hash, record), shape.charged());
+        if let Some(handle) = old {
+            let entry = self.log.entry(handle);
+            header.subtract(&self.seeds.share(hash, &entry.record()), entry.charged());
+            if entry.has_shape(shape) && self.log.queue_of(handle) == queue {
+                self.log.overwrite(handle, record, shape);
+                return;
+            }
         }
-        self.change(slot, |seeds, data| data.put(seeds, hash, record));
+        let uses = old.map_or(0, |handle| self.log.entry(handle).uses() + 1);
+        self.ghost.take(hash);
+        let new = self.append(Target::End(queue), record, shape, uses);
+        let SlotData { table, .. } = &mut self.slots[self.place.local(slot)];
+        if let Some(old) = old {
+            table.replace(hash, old, new);
+            self.log.kill(old);
+        } else {
+            self.insert(slot, hash, new);
+        }
+        self.settle();
+    }
+
+    /// Puts a handle into its slot's table.
+    pub(super) fn insert(&mut self, slot: Slot, hash: u64, handle: Handle) {
+        let keys = Keys { log: &self.log, seeds: self.seeds };
+        let table = &mut self.slots[self.place.local(slot)].table;
+        let before = table.bytes();
+        table.insert(keys, hash, handle);
+        self.table_bytes = self.table_bytes + table.bytes() - before;
+        self.held += 1;
+    }
+
+    /// Takes an entry out of its slot's table and sums, and kills it.
+    pub(super) fn take_away(&mut self, slot: Slot, hash: u64, handle: Handle) {
+        let keys = Keys { log: &self.log, seeds: self.seeds };
+        let SlotData { header, table } = &mut self.slots[self.place.local(slot)];
+        let entry = self.log.entry(handle);
+        header.subtract(&self.seeds.share(hash, &entry.record()), entry.charged());
+        let before = table.bytes();
+        table.remove(keys, hash, handle);
+        self.table_bytes = self.table_bytes + table.bytes() - before;
+        self.held -= 1;
+        self.log.kill(handle);
+    }
+
+    /// Where a record of a key goes: an overwritten entry keeps its queue, and a key that comes back
+    /// soon after its eviction is not new.
+    fn queue_for(&self, slot: Slot, hash: u64, old: Option<Handle>, shape: Shape) -> Queue {
+        if shape.is_tombstone() {
+            return Queue::Tombstones;
+        }
+        if !self.header(slot).acting {
+            return Queue::Replica;
+        }
+        match old.map(|handle| self.log.queue_of(handle)) {
+            Some(queue @ (Queue::Small | Queue::Main)) => queue,
+            _ if self.ghost.contains(hash) => Queue::Main,
+            _ => Queue::Small,
+        }
+    }
+
+    /// Appends a record; a page that is needed is taken from what was reserved, and from beyond it
+    /// if that was not enough.
+    pub(super) fn append(
+        &mut self,
+        target: Target,
+        record: &RecordRef<'_>,
+        shape: Shape,
+        uses: u8,
+    ) -> Handle {
+        if self.log.room(target) < shape.len {
+            self.log.open(target, self.present(), None);
+        }
+        self.log.append(target, record, shape, uses)
+    }
+
+    /// Bytes that putting this record adds to the budget at most: what [`Shard::make_room`] should
+    /// be asked for before.
+    pub fn room_for(&self, slot: Slot, record: &RecordRef<'_>) -> usize {
+        let hash = self.key_hash(record.key);
+        let table = &self.data(slot).table;
+        let old = table.find(&self.log, hash, record.key);
+        let shape = self.log.shape(record);
+        let queue = self.queue_for(slot, hash, old, shape);
+        if let Some(handle) = old
+            && self.log.entry(handle).has_shape(shape)
+            && self.log.queue_of(handle) == queue
+        {
+            return 0;
+        }
+        // What is there now may be evicted before the record comes.
+        table.growth(hash) + shape.outside_bytes() + self.page_for(Target::End(queue), shape.len)
+    }
+
+    /// Bytes that writes of so many bytes of records add to the budget at most.
+    pub fn room_for_bytes(&self, bytes: usize) -> usize {
+        let queues = [Queue::Small, Queue::Main, Queue::Tombstones];
+        let fits = |queue: &Queue| self.log.room(Target::End(*queue)) >= bytes;
+        if queues.iter().all(fits) { 0 } else { bytes + self.log.page_cost() }
+    }
+
+    fn page_for(&self, target: Target, bytes: usize) -> usize {
+        if self.log.room(target) < bytes { self.log.page_cost() } else { 0 }
     }
 
     /// Drops what is stored under a key if its version is `up_to` or below, and leaves no
     /// tombstone: another node's eviction is followed. Says whether something went.
     pub fn remove(&mut self, slot: Slot, stored_key: &[u8], up_to: Version) -> bool {
         let hash = self.key_hash(stored_key);
-        self.change(slot, |seeds, data| data.remove(seeds, hash, stored_key, up_to))
+        let found = self.data(slot).table.find(&self.log, hash, stored_key);
+        let Some(handle) = found.filter(|it| self.log.entry(*it).version() <= up_to) else {
+            return false;
+        };
+        self.take_away(slot, hash, handle);
+        self.settle();
+        true
     }
 
     /// Everything of a database (of all databases: `None`) at or below `floor` is gone at once and
@@ -200,17 +322,53 @@ impl Shard {
     /// Where the floor is above all that is stored, as that of a flush stamped here is, tables
     /// are taken away whole and freed in steps; else the entries concerned are walked.
     pub fn set_floor(&mut self, slot: Slot, db: Option<Db>, floor: Version) -> bool {
-        let mut garbage = mem::take(&mut self.garbage);
-        let (seeds, waiting) = (self.seeds, garbage.len());
-        let data = self.data_mut(slot);
-        let before = data.table.bytes();
-        let raised = data.set_floor(seeds, db, floor, &mut garbage);
-        let moved: usize = garbage.iter().skip(waiting).map(SlotTable::bytes).sum();
-        let after = data.table.bytes() + moved;
-        self.settle(before, after);
-        self.garbage = garbage;
-        self.free_garbage();
-        raised
+        if !self.data_mut(slot).header.raise_floor(db, floor) {
+            return false;
+        }
+        let dbs = self.header(slot).dbs();
+        let concerned = |of: &Db| db.is_none_or(|db| db == *of);
+        if dbs.iter().all(|of| concerned(of) && self.header(slot).is_covered(*of, floor)) {
+            let data = self.data_mut(slot);
+            dbs.iter().for_each(|of| data.header.forget_db(*of));
+            let table = mem::take(&mut data.table);
+            self.discard(table);
+            return true;
+        }
+        for of in dbs.iter().filter(|of| concerned(of)) {
+            let (first, last) = hashes_of(*of);
+            if self.header(slot).is_covered(*of, floor) {
+                let keys = Keys { log: &self.log, seeds: self.seeds };
+                let data = &mut self.slots[self.place.local(slot)];
+                data.header.forget_db(*of);
+                self.table_bytes -= data.table.bytes();
+                let table = data.table.cut(keys, first, last);
+                self.table_bytes += data.table.bytes() + table.bytes();
+                self.discard(table);
+            } else {
+                self.drop_below(slot, *of, floor);
+            }
+        }
+        self.settle();
+        true
+    }
+
+    /// Removes what a database has at or below a floor, one by one.
+    fn drop_below(&mut self, slot: Slot, db: Db, floor: Version) {
+        let (first, last) = hashes_of(db);
+        let mut going = Vec::new();
+        let table = &self.data(slot).table;
+        let mut index = table.part_index(first);
+        while table.start_of(index).is_some_and(|start| start <= last) {
+            let keys = Keys { log: &self.log, seeds: self.seeds };
+            going.extend(table.parts()[index].hashed(keys).filter(|(_, handle)| {
+                let record = self.log.entry(*handle).record();
+                db_of(record.key) == db && record.version <= floor
+            }));
+            index += 1;
+        }
+        for (hash, handle) in going {
+            self.take_away(slot, hash, handle);
+        }
     }
 
     /// Drops all data of a slot and its sums and floors. The facts in its header stay.
@@ -218,21 +376,7 @@ impl Shard {
         let data = self.data_mut(slot);
         let table = mem::take(&mut data.table);
         data.header.forget_data();
-        self.garbage.push(table);
-        self.free_garbage();
-    }
-
-    /// Frees a part of what was taken away whole; `false` if nothing waits for it.
-    pub(super) fn free_garbage(&mut self) -> bool {
-        let Some(table) = self.garbage.last_mut() else { return false };
-        let before = table.bytes();
-        table.drop_part();
-        let after = table.bytes();
-        if table.is_empty() {
-            self.garbage.pop();
-        }
-        self.settle(before, after);
-        true
+        self.discard(table);
     }
 
     /// Ends a reservation that was not used up.
@@ -243,8 +387,9 @@ impl Shard {
         }
     }
 
-    /// Charges a change from `before` to `after` bytes, out of the reservation first.
-    pub(super) fn settle(&mut self, before: usize, after: usize) {
+    /// Charges what has changed, out of the reservation first.
+    pub(super) fn settle(&mut self) {
+        let (before, after) = (self.used, self.charged());
         if after >= before {
             let more = after - before;
             self.used += more;
@@ -259,28 +404,32 @@ impl Shard {
         }
     }
 
+    /// What the bytes charged are made of.
+    pub(super) fn memory(&self) -> MemoryKinds {
+        let values = [Queue::Small, Queue::Main, Queue::Replica];
+        let entries = values.map(|queue| self.log.weight(queue)).iter().sum::<usize>();
+        let tombstones = self.log.weight(Queue::Tombstones);
+        MemoryKinds {
+            entries: entries as u64,
+            tombstones: tombstones as u64,
+            holes: self.log.bytes().saturating_sub(entries + tombstones) as u64,
+            tables: self.table_bytes as u64,
+            ghost: self.ghost.bytes() as u64,
+            garbage: self.garbage.bytes() as u64,
+        }
+    }
+
+    fn charged(&self) -> usize {
+        self.log.bytes() + self.table_bytes + self.ghost.bytes() + self.garbage.bytes()
+    }
+
     pub(super) fn table(&self, slot: Slot) -> &SlotTable {
         &self.data(slot).table
     }
 
-    pub(super) const fn slot_count(&self) -> usize {
-        self.slots.len()
-    }
-
-    /// The slot with this local number.
-    pub(super) fn slot_at_mut(&mut self, local: usize) -> (Slot, &mut SlotData) {
-        (self.place.slot(local), &mut self.slots[local])
-    }
-
-    /// Runs a change of a slot and charges what it did to the bytes.
-    fn change<T>(&mut self, slot: Slot, change: impl FnOnce(Seeds, &mut SlotData) -> T) -> T {
-        let seeds = self.seeds;
-        let data = self.data_mut(slot);
-        let before = data.table.bytes();
-        let result = change(seeds, data);
-        let after = data.table.bytes();
-        self.settle(before, after);
-        result
+    /// The slot of a stored key, which must be one of this shard's.
+    pub(super) fn slot_of(&self, stored_key: &[u8]) -> Slot {
+        (self.place.slot_of)(stored_key.get(1..).unwrap_or_default())
     }
 
     fn data(&self, slot: Slot) -> &SlotData {
@@ -294,7 +443,7 @@ impl Shard {
     }
 }
 
-fn compare(record: &RecordRef<'_>, stored: &Entry) -> Merged {
+fn compare(record: &RecordRef<'_>, stored: EntryRef<'_>) -> Merged {
     let deletes = record.body == BodyRef::Tombstone;
     match record.version.cmp(&stored.version()) {
         std::cmp::Ordering::Greater => Merged::Applied,
@@ -304,73 +453,5 @@ fn compare(record: &RecordRef<'_>, stored: &Entry) -> Merged {
             (false, true) => Merged::Older,
             (true, true) | (false, false) => Merged::Equal,
         },
-    }
-}
-
-impl SlotData {
-    fn put(&mut self, seeds: Seeds, hash: u64, record: &RecordRef<'_>) {
-        let header = &mut self.header;
-        self.table.put(seeds, hash, record, |old| {
-            header.subtract(&seeds.share(hash, &old.record()));
-        });
-        self.header.add(&seeds.share(hash, record));
-    }
-
-    fn remove(&mut self, seeds: Seeds, hash: u64, key: &[u8], up_to: Version) -> bool {
-        let header = &mut self.header;
-        self.table.remove(seeds, hash, key, |entry| {
-            let goes = entry.version() <= up_to;
-            if goes {
-                header.subtract(&seeds.share(hash, &entry.record()));
-            }
-            goes
-        })
-    }
-
-    fn set_floor(
-        &mut self,
-        seeds: Seeds,
-        db: Option<Db>,
-        floor: Version,
-        garbage: &mut Vec<SlotTable>,
-    ) -> bool {
-        if !self.header.raise_floor(db, floor) {
-            return false;
-        }
-        let dbs = self.header.dbs();
-        let concerned = |of: &Db| db.is_none_or(|db| db == *of);
-        if dbs.iter().all(|of| concerned(of) && self.header.is_covered(*of, floor)) {
-            garbage.push(mem::take(&mut self.table));
-            dbs.iter().for_each(|of| self.header.forget_db(*of));
-            return true;
-        }
-        for of in dbs.iter().filter(|of| concerned(of)) {
-            let (first, last) = hashes_of(*of);
-            if self.header.is_covered(*of, floor) {
-                garbage.push(self.table.cut(seeds, first, last));
-                self.header.forget_db(*of);
-            } else {
-                self.drop_below(seeds, *of, first, last, floor);
-            }
-        }
-        true
-    }
-
-    /// Walks the range of hashes of one database and removes what is at or below the floor.
-    fn drop_below(&mut self, seeds: Seeds, db: Db, first: u64, last: u64, floor: Version) {
-        let header = &mut self.header;
-        let mut index = self.table.part_index(first);
-        while self.table.start_of(index).is_some_and(|start| start <= last) {
-            let parts = self.table.parts().len();
-            self.table.retain_part(seeds, index, |entry| {
-                let record = entry.record();
-                let goes = db_of(record.key) == db && record.version <= floor;
-                if goes {
-                    header.subtract(&seeds.share(seeds.key_hash(record.key), &record));
-                }
-                !goes
-            });
-            index += usize::from(self.table.parts().len() == parts);
-        }
     }
 }
