@@ -7,11 +7,11 @@
 //!
 //! A shard evicts its own entries only: it holds one lock, and names its victims under it. Each has
 //! a *target*; a busy shard may grow past it while there is room, and a quiet one may find the budget
-//! used up with little of its own to give. For that case there is a reserve of 1/64 of the limit:
-//! shards evict above *soft*, but one below its target may go on up to the limit, and those above
-//! theirs give the difference back at their own next writes and ticks ([`Shard::trim`]). What even
-//! the reserve cannot hold (a huge value) is noted as *wanted*: every shard then gives until it
-//! fits.
+//! used up with little of its own to give. For that case there is a reserve of a little more than a
+//! page for each shard: shards evict above *soft*, but one below its target may go on up to the
+//! limit, and those above theirs give the difference back at their own next writes and ticks
+//! ([`Shard::trim`]). What even the reserve cannot hold (a huge value) is noted as *wanted*: every
+//! shard then gives until it fits.
 //!
 //! Targets begin as equal shares and move ([`Budget::balance`]) from shards whose unused entries
 //! last long to those whose go soon, as they would in one common queue: a hash tag with most of the
@@ -28,8 +28,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use super::pool::PagePool;
 use crate::limits::{STORE_PAGE_MAX, STORE_PAGE_MIN, STORE_SHARD_PAGES};
 
-/// One part in this many of the limit is the reserve.
-const RESERVE_PART: u64 = 64;
+/// Quarters of a page that the reserve has for each shard: what is to stay of a page that is emptied
+/// needs another one before that is free.
+const RESERVE_QUARTERS: u64 = 5;
+/// The reserve is at most one part in this many of the limit.
+const RESERVE_PART: u64 = 16;
 /// Pages kept for whichever shard needs one next, for each shard.
 const POOLED_PER_SHARD: usize = 1;
 /// Targets move where one shard's entries last so many quarters as long as another's.
@@ -55,10 +58,11 @@ pub(super) struct Budget {
 
 impl Budget {
     pub(super) fn new(limit: u64, shards: usize) -> Self {
-        let soft = limit - limit / RESERVE_PART;
         let share = limit / shards.max(1) as u64;
         let page_size = usize::try_from(share / STORE_SHARD_PAGES).unwrap_or(STORE_PAGE_MAX);
         let page_size = page_size.clamp(STORE_PAGE_MIN, STORE_PAGE_MAX).next_multiple_of(1024);
+        let reserve = (shards * page_size) as u64 * RESERVE_QUARTERS / 4;
+        let soft = limit - reserve.min(limit / RESERVE_PART);
         Self {
             limit,
             soft,
@@ -119,7 +123,7 @@ impl Budget {
 
     /// Whether a shard that uses `own` bytes will soon have to evict.
     pub(super) fn is_near(&self, shard: usize, own: usize) -> bool {
-        let pages = 2 * self.page_size() as u64;
+        let pages = self.page_size() as u64;
         self.used() + pages > self.soft && own as u64 + pages > self.target(shard)
     }
 

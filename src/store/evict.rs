@@ -26,6 +26,8 @@ use crate::types::{BodyRef, RecordRef, Slot, WallMillis};
 const CLEAN_PART: usize = 16;
 /// A page is worth cleaning while less than these tenths of it live.
 const HOLLOW_TENTHS: usize = 9;
+/// Slots whose sums are added up for each victim on average.
+const SLOTS_PER_VICTIM: usize = 256;
 /// The small queue has one part in this many of what is acted for.
 const SMALL_PART: usize = 10;
 /// Uses that take an entry from the small queue to the main one.
@@ -84,8 +86,7 @@ pub(super) struct Eviction {
     dropped: usize,
     /// Replica pages emptied in a row to find what this node acts for by now.
     sorted: usize,
-    /// Values that this node acts for, as of the last victim.
-    keys: usize,
+    counted: Counted,
     /// How long a page of the small queue lasted, in milliseconds.
     pub(super) age: u64,
     pub(super) counts: EvictionCounts,
@@ -98,7 +99,7 @@ impl Default for Eviction {
             in_vain: 0,
             dropped: 0,
             sorted: 0,
-            keys: 0,
+            counted: Counted::default(),
             age: NEVER,
             counts: EvictionCounts::default(),
         }
@@ -115,6 +116,16 @@ impl Eviction {
     pub(super) fn victim(&self) -> Option<u16> {
         self.victim.as_ref().map(|victim| victim.page)
     }
+}
+
+/// What may be evicted, as counted last.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counted {
+    whose: Option<Whose>,
+    keys: usize,
+    bytes: usize,
+    /// Victims that were chosen by it.
+    victims: usize,
 }
 
 /// A page that is being emptied.
@@ -189,17 +200,17 @@ impl Shard {
             return false;
         }
         // Up to the limit what must go goes; back down to the soft limit only a step at a time.
-        let (mut steps, mut in_vain) = (0, 0);
+        let (mut steps, mut in_vain, mut lowest) = (0, 0, self.used());
         while in_vain < IN_VAIN_PAGES_MAX {
             if self.budget.reserve_soft(need)
                 || (steps >= STORE_EVICT_STEPS && self.budget.reserve_hard(need))
             {
                 return true;
             }
-            let used = self.used();
             match self.step(Whose::Acted, STORE_EVICT_STEP, evicted) {
                 Progress::Nothing => break,
-                _ if self.used() < used => in_vain = 0,
+                // A page that is emptied into another one is no gain.
+                _ if self.used() < lowest => (in_vain, lowest) = (0, self.used()),
                 Progress::Going => {}
                 Progress::Emptied => in_vain += 1,
             }
@@ -233,16 +244,15 @@ impl Shard {
         if self.budget.pressure() == 0 {
             self.budget.satisfy();
         }
-        let (mut count, mut in_vain) = (0, 0);
+        let (mut count, mut in_vain, mut lowest) = (0, 0, self.used());
         while self.is_asked_to_give() && count < limit && in_vain < IN_VAIN_PAGES_MAX {
-            let used = self.used();
             let mut counted = |gone: &Gone<'_>| {
                 count += 1;
                 evicted(gone)
             };
             match self.step(whose, STORE_EVICT_STEP, &mut counted) {
                 Progress::Nothing => break,
-                _ if self.used() < used => in_vain = 0,
+                _ if self.used() < lowest => (in_vain, lowest) = (0, self.used()),
                 Progress::Going => {}
                 Progress::Emptied => in_vain += 1,
             }
@@ -286,7 +296,6 @@ impl Shard {
         let Some(mut victim) = self.eviction.victim.take().or_else(|| self.choose(whose)) else {
             return Progress::Nothing;
         };
-        self.keep_spare();
         for _ in 0..limit {
             let Some(handle) = self.log.next_entry(victim.page, &mut victim.at) else {
                 self.log.free(victim.page);
@@ -300,14 +309,6 @@ impl Shard {
         Progress::Going
     }
 
-    /// Keeps a page for what is to stay of a victim: it needs one before it is free itself.
-    fn keep_spare(&mut self) {
-        if !self.log.has_spare() && self.reserve_more(self.log.page_cost()) {
-            self.log.make_spare();
-            self.settle();
-        }
-    }
-
     /// Chooses the next page to be emptied.
     fn choose(&mut self, whose: Whose) -> Option<Victim> {
         if self.log.dead() * CLEAN_PART > self.log.size()
@@ -315,11 +316,7 @@ impl Shard {
         {
             return Some(victim);
         }
-        let wanted = self.slots.iter().map(|data| &data.header).filter(|it| whose.are(it));
-        let (keys, wanted) = wanted.fold((0, 0), |(keys, bytes), header| {
-            (keys + header.keys() as usize, bytes + header.bytes())
-        });
-        self.eviction.keys = keys;
+        let wanted = self.count(whose);
         if self.policy == Policy::Refuse || wanted == 0 {
             return self.hollow();
         }
@@ -336,6 +333,22 @@ impl Shard {
         }
         let place = self.log.take_out(page);
         Some(Victim { page, queue, place, at: 0, cleans: false })
+    }
+
+    /// Bytes of the values that may be evicted. They are counted for every victim where a shard has
+    /// few slots, else once for several.
+    fn count(&mut self, whose: Whose) -> usize {
+        let known = self.eviction.counted;
+        if known.whose == Some(whose) && known.victims < self.slots.len() / SLOTS_PER_VICTIM {
+            self.eviction.counted.victims += 1;
+            return known.bytes;
+        }
+        let headers = self.slots.iter().map(|data| &data.header).filter(|it| whose.are(it));
+        let (keys, bytes) = headers.fold((0, 0), |(keys, bytes), header| {
+            (keys + header.keys() as usize, bytes + header.bytes())
+        });
+        self.eviction.counted = Counted { whose: Some(whose), keys, bytes, victims: 0 };
+        bytes
     }
 
     /// The queue whose oldest page is emptied next, where `acted` bytes are acted for.
@@ -407,9 +420,9 @@ impl Shard {
     }
 
     fn remember(&mut self, hash: u64) {
-        let growth = self.ghost.growth(self.eviction.keys);
+        let growth = self.ghost.growth(self.eviction.counted.keys);
         if growth == 0 || self.reserve_more(growth) {
-            self.ghost.insert(hash, self.eviction.keys);
+            self.ghost.insert(hash, self.eviction.counted.keys);
         }
     }
 
@@ -441,11 +454,10 @@ impl Shard {
         if uses >= PROMOTING_USES { spare(0) } else { Fate::Drop { remembered: true } }
     }
 
-    /// Opens a page for entries of the victim that are to stay: the spare one, or one that the
-    /// budget has left, or, if they `must` stay, one beyond it until the victim is free.
+    /// Opens a page for entries of the victim that are to stay, out of the reserve of the budget; if
+    /// they `must` stay and that is used up, beyond it until the victim is free.
     fn open_for_survivors(&mut self, target: Target, place: usize, must: bool) -> bool {
-        self.keep_spare();
-        if !self.log.has_spare() && !must {
+        if !self.reserve_more(self.log.page_cost()) && !must {
             return false;
         }
         self.log.open(target, self.present(), Some(place));

@@ -122,8 +122,6 @@ pub(super) struct Log {
     dead: usize,
     in_use: usize,
     opened: u64,
-    /// A page for what is to stay of the next one that is emptied.
-    spare: Option<Box<[u8]>>,
     outside: Outside,
 }
 
@@ -140,7 +138,6 @@ impl Log {
             dead: 0,
             in_use: 0,
             opened: 0,
-            spare: None,
             outside: Outside::default(),
         }
     }
@@ -150,10 +147,9 @@ impl Log {
         charged_for(self.pool.page_size()) + size_of::<Page>()
     }
 
-    /// Bytes charged: pages, the spare one included, and what stands outside.
+    /// Bytes charged: pages, and what stands outside.
     pub(super) fn bytes(&self) -> usize {
-        let pages = self.in_use + usize::from(self.spare.is_some());
-        pages * self.page_cost() + self.outside.bytes()
+        self.in_use * self.page_cost() + self.outside.bytes()
     }
 
     /// Bytes of dead entries and of unused ends in pages that are not open.
@@ -244,7 +240,7 @@ impl Log {
     pub(super) fn open(&mut self, target: Target, now: WallMillis, before: Option<usize>) {
         self.close(target);
         let queue = target.queue();
-        let bytes = self.spare.take().unwrap_or_else(|| self.pool.take());
+        let bytes = self.pool.take();
         let page = Page {
             bytes,
             queue,
@@ -374,7 +370,7 @@ impl Log {
         let order = &mut self.queues[page.queue.index()];
         if let Some(at) = order.iter().position(|queued| *queued == number) {
             order.remove(at);
-            self.vacate(number, false);
+            self.vacate(number);
         }
     }
 
@@ -401,14 +397,13 @@ impl Log {
         at.unwrap_or(0)
     }
 
-    /// Frees a page that was taken out and has no live entry left. It becomes the spare one if
-    /// there is none.
+    /// Frees a page that was taken out and has no live entry left.
     pub(super) fn free(&mut self, number: u16) {
         debug_assert_eq!(self.pages[usize::from(number)].live, 0, "BUG: a page has entries left");
-        self.vacate(number, true);
+        self.vacate(number);
     }
 
-    fn vacate(&mut self, number: u16, may_spare: bool) {
+    fn vacate(&mut self, number: u16) {
         let page = &mut self.pages[usize::from(number)];
         let bytes = std::mem::take(&mut page.bytes);
         page.used = 0;
@@ -417,23 +412,7 @@ impl Log {
         self.dead -= self.pool.page_size();
         self.in_use -= 1;
         self.vacant.push(number);
-        if may_spare && self.spare.is_none() {
-            self.spare = Some(bytes);
-        } else {
-            self.pool.give_back(bytes);
-        }
-    }
-
-    /// Makes the spare page, if there is none.
-    pub(super) fn make_spare(&mut self) {
-        if self.spare.is_none() {
-            self.spare = Some(self.pool.take());
-        }
-    }
-
-    /// Whether a page is kept for what is to stay of the next one that is emptied.
-    pub(super) const fn has_spare(&self) -> bool {
-        self.spare.is_some()
+        self.pool.give_back(bytes);
     }
 
     /// The oldest page of a queue, and when it was opened.

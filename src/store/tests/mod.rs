@@ -1,5 +1,7 @@
 //! The store against a model, the laws of merging, and the budget.
 
+mod policy;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
