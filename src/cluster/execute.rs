@@ -95,6 +95,7 @@ impl Shared {
             // Other shards can give what this one cannot; their locks are taken without this one.
             drop(shard);
             self.trim(&mut evictions);
+            self.queue_evictions(&view, &std::mem::take(&mut evictions), to_drive);
             shard = self.store.lock(run.slot);
             if !self.prepare(&mut shard, run, &mut evictions) {
                 drop(shard);
@@ -136,14 +137,18 @@ impl Shared {
         };
         command::execute(row, &run.args.0, &mut keyspace, &mut Encoder::new(out, proto));
         let (wrote, items, evictions) = (keyspace.wrote, keyspace.items, keyspace.evictions);
+        let executed = if wrote {
+            self.metrics.store.writes_client.increment(1);
+            self.queue_write(&view, &shard, run.slot, &items, to_drive)
+        } else {
+            Executed::Done
+        };
+        // Behind the records, of which a later write of the same command may have evicted one. They are
+        // of this shard, whatever their slots.
         for (slot, group) in &evictions.0 {
             self.queue(&view, &shard, Outgoing::untallied(*slot, group), to_drive);
         }
-        if !wrote {
-            return Executed::Done;
-        }
-        self.metrics.store.writes_client.increment(1);
-        self.queue_write(&view, &shard, run.slot, &items, to_drive)
+        executed
     }
 
     /// Why a write is refused before it is executed: too few copies where that is an error.

@@ -86,6 +86,14 @@ impl Shared {
         }
     }
 
+    /// Gathers a little of what is left in hollow pages of a shard; `false` if there is nothing to do.
+    pub(super) fn tidy(&self, index: usize, evictions: &mut Evictions) -> bool {
+        let before = evictions.0.len();
+        let tidied = self.store.lock_shard(index).tidy(&mut |gone| evictions.note(gone));
+        self.count_evictions(evictions.0.len() - before);
+        tidied
+    }
+
     /// Drops replicas of a shard while the node is far over its budget.
     pub(super) fn shed_replicas(&self, shard: &mut Shard) {
         if self.is_far_over() {
@@ -108,7 +116,7 @@ impl Shared {
     }
 
     fn is_far_over(&self) -> bool {
-        self.store.pressure() > self.store.limit() / FAR_OVER
+        self.store.excess() > self.store.limit() / FAR_OVER
     }
 
     fn count_evictions(&self, count: usize) {

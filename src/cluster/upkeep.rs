@@ -37,6 +37,7 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
             () = tokio::time::sleep(SWEEP_INTERVAL) => {}
         }
         shared.sweep().await;
+        cache.tidy().await;
         cache.relieve();
         shared.store.balance(shared.clock.wall());
         shared.show_slots(&mut shown);
@@ -50,16 +51,35 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
 }
 
 impl Cache {
+    /// Gathers what a mass expiry left in hollow pages, a little under each lock.
+    async fn tidy(&self) {
+        for index in 0..self.shared.store.shards() {
+            let mut evictions = Evictions::default();
+            while self.shared.tidy(index, &mut evictions) {
+                self.tell(&std::mem::take(&mut evictions));
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    /// Tells the holders what went.
+    fn tell(&self, evictions: &Evictions) {
+        if !evictions.0.is_empty() {
+            let mut to_drive = ToDrive::new();
+            self.shared.queue_evictions(&self.shared.view(), evictions, &mut to_drive);
+            drive_all(&self.shared, &self.peers, to_drive);
+        }
+    }
+
     /// Brings the store back under its budget, and tells the holders what went.
     fn relieve(&self) {
         let shared = &self.shared;
         if shared.store.pressure() == 0 {
             return;
         }
-        let (mut evictions, mut to_drive) = (Evictions::default(), ToDrive::new());
+        let mut evictions = Evictions::default();
         shared.trim(&mut evictions);
-        shared.queue_evictions(&shared.view(), &evictions, &mut to_drive);
-        drive_all(shared, &self.peers, to_drive);
+        self.tell(&evictions);
     }
 }
 
@@ -81,16 +101,9 @@ impl Shared {
         }
     }
 
-    /// Frees what was flushed, and the holes that a mass expiry left, a little under each lock.
+    /// Frees what was flushed, a little under each lock.
     async fn free_garbage(&self, index: usize) {
-        loop {
-            let worked = {
-                let mut shard = self.store.lock_shard(index);
-                shard.free_garbage() || shard.tidy()
-            };
-            if !worked {
-                return;
-            }
+        while self.store.lock_shard(index).free_garbage() {
             tokio::task::yield_now().await;
         }
     }

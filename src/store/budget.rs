@@ -139,9 +139,20 @@ impl Budget {
         }
     }
 
-    /// By how many bytes shards must shrink together.
+    /// By how many bytes shards must shrink together. What was wanted is forgotten when there is room
+    /// for it, whether it comes or not.
     pub(super) fn pressure(&self) -> u64 {
-        (self.used() + self.wanted.load(Ordering::Relaxed)).saturating_sub(self.soft)
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let pressure = (self.used() + wanted).saturating_sub(self.soft);
+        if pressure == 0 && wanted > 0 {
+            self.wanted.store(0, Ordering::Relaxed);
+        }
+        pressure
+    }
+
+    /// By how many bytes more is used than should be, whatever is wanted.
+    pub(super) fn excess(&self) -> u64 {
+        self.used().saturating_sub(self.soft)
     }
 
     /// The bytes above which a shard gives while there is pressure.
@@ -171,13 +182,6 @@ impl Budget {
         self.targets[old].fetch_sub(moved, Ordering::Relaxed);
         self.targets[young].fetch_add(moved, Ordering::Relaxed);
         moved > 0
-    }
-
-    /// What was wanted has been made room for, or was met.
-    pub(super) fn satisfy(&self) {
-        if self.wanted.load(Ordering::Relaxed) != 0 {
-            self.wanted.store(0, Ordering::Relaxed);
-        }
     }
 }
 

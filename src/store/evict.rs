@@ -24,14 +24,17 @@ use crate::types::{BodyRef, RecordRef, Slot, WallMillis};
 
 /// Pages are cleaned while more than one part in this many of them is dead.
 const CLEAN_PART: usize = 16;
-/// A page is worth cleaning while less than these tenths of it live.
-const HOLLOW_TENTHS: usize = 9;
+/// A page is worth cleaning while so many eighths of it live at most. A page that was filled and has
+/// no dead entry has more, because entries are smaller than an eighth.
+const HOLLOW_EIGHTHS: usize = 7;
 /// Slots whose sums are added up for each victim on average.
 const SLOTS_PER_VICTIM: usize = 256;
 /// The small queue has one part in this many of what is acted for.
 const SMALL_PART: usize = 10;
 /// Uses that take an entry from the small queue to the main one.
 const PROMOTING_USES: u8 = 2;
+/// Steps of one trim: it holds the lock.
+const TRIM_STEPS_MAX: usize = 128;
 /// So many pages are emptied in a row without one to show for it, before there is no room.
 const IN_VAIN_PAGES_MAX: usize = 32;
 /// So many pages' worth of entries may be moved in vain before the main queue spares less.
@@ -164,13 +167,13 @@ impl Shard {
     /// enough. In the second case the other shards have been told to give; once
     /// [`super::Store::pressure`] is relieved by [`Shard::trim`] on them, the same call succeeds.
     ///
-    /// The reservation is used up by the next writes and given back with the guard or by the next
-    /// call.
+    /// The reservation is used up by the next writes and given back with the guard. What is reserved
+    /// already counts.
     pub fn make_room(&mut self, need: usize, evicted: &mut OnGone<'_>) -> bool {
-        self.give_back_reservation();
-        let done = need == 0 || self.reserve(need, evicted);
+        let missing = need.saturating_sub(self.reserved);
+        let done = missing == 0 || self.reserve(missing, evicted);
         if done {
-            self.reserved += need;
+            self.reserved += missing;
         }
         done
     }
@@ -188,11 +191,15 @@ impl Shard {
     }
 
     fn reserve(&mut self, need: usize, evicted: &mut OnGone<'_>) -> bool {
-        if self.budget.reserve_soft(need) {
+        if !self.log.is_full() && self.budget.reserve_soft(need) {
             return true;
         }
         let below_target = (self.used() + need) as u64 <= self.budget.target(self.place.index);
-        if self.policy == Policy::Evict && below_target && self.budget.reserve_hard(need) {
+        if self.policy == Policy::Evict
+            && below_target
+            && !self.log.is_full()
+            && self.budget.reserve_hard(need)
+        {
             return true;
         }
         if !self.budget.could_fit(need, self.used()) {
@@ -202,8 +209,9 @@ impl Shard {
         // Up to the limit what must go goes; back down to the soft limit only a step at a time.
         let (mut steps, mut in_vain, mut lowest) = (0, 0, self.used());
         while in_vain < IN_VAIN_PAGES_MAX {
-            if self.budget.reserve_soft(need)
-                || (steps >= STORE_EVICT_STEPS && self.budget.reserve_hard(need))
+            let may_pass = steps >= STORE_EVICT_STEPS && !self.log.is_full();
+            if !self.log.is_full() && self.budget.reserve_soft(need)
+                || may_pass && self.budget.reserve_hard(need)
             {
                 return true;
             }
@@ -216,7 +224,7 @@ impl Shard {
             }
             steps += 1;
         }
-        let fits = self.budget.reserve_hard(need);
+        let fits = !self.log.is_full() && self.budget.reserve_hard(need);
         if !fits {
             self.want(need);
         }
@@ -241,20 +249,17 @@ impl Shard {
     /// holds more than its share. Returns how many went. To be called on every shard from time to
     /// time, and when [`Shard::make_room`] fails on another one.
     pub fn trim(&mut self, whose: Whose, limit: usize, evicted: &mut OnGone<'_>) -> usize {
-        if self.budget.pressure() == 0 {
-            self.budget.satisfy();
-        }
-        let (mut count, mut in_vain, mut lowest) = (0, 0, self.used());
-        while self.is_asked_to_give() && count < limit && in_vain < IN_VAIN_PAGES_MAX {
+        let mut count = 0;
+        for _ in 0..TRIM_STEPS_MAX {
+            if !self.is_asked_to_give() || count >= limit {
+                break;
+            }
             let mut counted = |gone: &Gone<'_>| {
                 count += 1;
                 evicted(gone)
             };
-            match self.step(whose, STORE_EVICT_STEP, &mut counted) {
-                Progress::Nothing => break,
-                _ if self.used() < lowest => (in_vain, lowest) = (0, self.used()),
-                Progress::Going => {}
-                Progress::Emptied => in_vain += 1,
+            if self.step(whose, STORE_EVICT_STEP, &mut counted) == Progress::Nothing {
+                break;
             }
         }
         count
@@ -267,8 +272,8 @@ impl Shard {
     }
 
     /// Cleans a little where a quarter of the pages is dead, as after a mass expiry. Says whether
-    /// there was something to do.
-    pub fn tidy(&mut self) -> bool {
+    /// there was something to do. Where the budget is used up entries may go.
+    pub fn tidy(&mut self, evicted: &mut OnGone<'_>) -> bool {
         let (dead, size) = (self.log.dead(), self.log.size());
         if self.garbage.hides_entries() || self.eviction.victim.is_none() && dead * 4 < size {
             return false;
@@ -279,7 +284,7 @@ impl Shard {
         }
         let cleans = self.eviction.victim.is_some_and(|victim| victim.cleans);
         let step = STORE_EVICT_STEP * 8;
-        cleans && self.step(Whose::Acted, step, &mut |_| Remains::Nothing) != Progress::Nothing
+        cleans && self.step(Whose::Acted, step, evicted) != Progress::Nothing
     }
 
     /// What the eviction did since the store was made.
@@ -358,11 +363,12 @@ impl Shard {
         // What this node acts for by now and still stands among the replicas.
         let astray = acted.saturating_sub(small + main);
         let replicas = self.log.pages_of(Queue::Replica);
-        if astray > 2 * page && self.eviction.sorted < replicas {
-            self.eviction.sorted += 1;
+        // One of those, one of the others: what is astray may be little among much.
+        let looks_there = astray > 2 * page && self.eviction.sorted < 2 * replicas;
+        self.eviction.sorted = if looks_there { self.eviction.sorted + 1 } else { 0 };
+        if looks_there && self.eviction.sorted % 2 == 1 {
             return Some(Queue::Replica);
         }
-        self.eviction.sorted = 0;
         let has = |queue: &Queue| self.log.pages_of(*queue) > 0;
         let small_first = small >= (small + main) / SMALL_PART + page / 2;
         let order = if small_first {
@@ -376,7 +382,7 @@ impl Shard {
     /// The hollowest page, if cleaning it is worth its cost.
     fn hollow(&mut self) -> Option<Victim> {
         let (page, live) = self.log.hollowest()?;
-        if live * 10 > self.budget.page_size() * HOLLOW_TENTHS {
+        if live * 8 > self.budget.page_size() * HOLLOW_EIGHTHS {
             return None;
         }
         let queue = self.log.queue_of_page(page);
@@ -399,12 +405,13 @@ impl Shard {
             fate = Fate::Drop { remembered: false };
         }
         match fate {
-            Fate::Move { target, uses, .. } => {
+            Fate::Move { target, uses, must } => {
                 let moved = self.log.relocate(handle, target, uses);
                 let table = &mut self.slots[self.place.local(slot)].table;
                 table.replace(hash, handle, moved);
                 self.eviction.counts.moved_bytes += length as u64;
-                self.eviction.in_vain += length;
+                self.eviction.in_vain += if must || victim.cleans { 0 } else { length };
+                self.sweep.note(self.log.entry(moved).expires_at());
             }
             Fate::Drop { remembered } => {
                 self.eviction.dropped += length;
@@ -420,10 +427,12 @@ impl Shard {
     }
 
     fn remember(&mut self, hash: u64) {
-        let growth = self.ghost.growth(self.eviction.counted.keys);
-        if growth == 0 || self.reserve_more(growth) {
-            self.ghost.insert(hash, self.eviction.counted.keys);
+        // Where the budget has no room for all of it, it grows as pages become free.
+        let mut keys = self.eviction.counted.keys;
+        while self.ghost.growth(keys) > 0 && !self.reserve_more(self.ghost.growth(keys)) {
+            keys /= 2;
         }
+        self.ghost.insert(hash, keys);
     }
 
     fn fate(&self, victim: &Victim, handle: Handle, slot: Slot, whose: Whose) -> Fate {

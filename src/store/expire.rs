@@ -9,7 +9,7 @@ use super::gone::OnGone;
 use super::pages::Handle;
 use super::shard::Shard;
 use super::table::NEVER;
-use crate::types::{RecordRef, WallMillis};
+use crate::types::WallMillis;
 
 /// One part in this many of a page may have expired before the page is looked at.
 const EXPIRY_LAG_PART: usize = 32;
@@ -53,9 +53,9 @@ impl Sweep {
         *self = Self { reaped: self.reaped, ..Self::default() };
     }
 
-    /// A record comes: the sweep must not pass over it.
-    pub(super) fn note(&mut self, record: &RecordRef<'_>) {
-        if let Some(expiry) = record.expires_at {
+    /// An entry comes, or comes to another page: the sweep must not pass over it.
+    pub(super) fn note(&mut self, expires_at: Option<WallMillis>) {
+        if let Some(expiry) = expires_at {
             self.from = self.from.min(expiry.0);
         }
     }

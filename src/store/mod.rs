@@ -204,6 +204,11 @@ impl Store {
         }
     }
 
+    /// By how many bytes more is used than should be.
+    pub fn excess(&self) -> u64 {
+        self.budget.excess()
+    }
+
     /// Lets shards whose entries last long give memory to those whose entries go soon. To be called
     /// some times a second.
     pub fn balance(&self, now: WallMillis) {

@@ -27,6 +27,8 @@ const INSIDE_PART: usize = 8;
 const OFFSET_BITS: u32 = 16;
 /// The most pages of a shard.
 const PAGES_MAX: usize = 1 << (u32::BITS - OFFSET_BITS);
+/// Pages kept for what is to stay of others and for what other nodes send.
+const PAGES_MARGIN: usize = 4096;
 
 /// Names an entry of a shard: its page and its place there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -170,6 +172,16 @@ impl Log {
     /// The pages of a queue.
     pub(super) fn pages_of(&self, queue: Queue) -> usize {
         self.queues[queue.index()].len()
+    }
+
+    /// Whether entries of so many bytes stand in pages.
+    pub(super) fn is_inside(&self, bytes: usize) -> bool {
+        bytes <= self.pool.page_size() / INSIDE_PART
+    }
+
+    /// Whether the shard may have no more pages: an entry is named by four bytes.
+    pub(super) const fn is_full(&self) -> bool {
+        self.in_use + PAGES_MARGIN >= PAGES_MAX
     }
 
     /// The shape of a record in pages of this size.

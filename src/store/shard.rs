@@ -194,7 +194,7 @@ impl Shard {
     }
 
     fn store(&mut self, slot: Slot, hash: u64, old: Option<Handle>, record: &RecordRef<'_>) {
-        self.sweep.note(record);
+        self.sweep.note(record.expires_at);
         let shape = self.log.shape(record);
         let queue = self.queue_for(slot, hash, old, shape);
         let header = &mut self.slots[self.place.local(slot)].header;
@@ -296,7 +296,11 @@ impl Shard {
     pub fn room_for_bytes(&self, bytes: usize) -> usize {
         let queues = [Queue::Small, Queue::Main, Queue::Tombstones];
         let fits = |queue: &Queue| self.log.room(Target::End(*queue)) >= bytes;
-        if queues.iter().all(fits) { 0 } else { bytes + self.log.page_cost() }
+        if self.log.is_inside(bytes) && queues.iter().all(fits) {
+            0
+        } else {
+            bytes + self.log.page_cost()
+        }
     }
 
     fn page_for(&self, target: Target, bytes: usize) -> usize {

@@ -521,6 +521,31 @@ fn a_huge_value_gets_room_when_every_shard_gives() {
     check(&store, of);
 }
 
+/// What could not be had once pressed on the store for good: it went on as if it were smaller.
+#[test]
+fn what_was_wanted_is_forgotten_when_there_is_room() {
+    let store = store(1, 8 << 20, Policy::Evict);
+    store.budget.want(2 << 20);
+    assert_eq!(store.pressure(), 0);
+    for number in 0..20_000u64 {
+        put_with_room(&store, slot(1), &sized(&key_in(slot(1), number), number + 1, 450));
+    }
+    assert_eq!(store.pressure(), 0);
+    assert!(store.totals(WallMillis(0)).used_bytes > 7_700_000);
+}
+
+/// Eight of these fill a page but for a little more than a tenth: pages were cleaned again and again
+/// that had nothing dead.
+#[test]
+fn pages_with_a_wide_end_are_not_hollow() {
+    let store = store(1, 16 << 20, Policy::Evict);
+    for number in 0..6_000u64 {
+        let record = sized(&key_in(slot(1), number), number + 1, 7_300);
+        assert!(put_with_room(&store, slot(1), &record), "{number}");
+    }
+    assert_eq!(store.lock(slot(1)).eviction_counts().cleaned, 0);
+}
+
 #[test]
 fn a_quiet_shard_can_write_beside_one_that_holds_everything() {
     let store = store(2, 8 << 20, Policy::Evict);
@@ -705,7 +730,7 @@ fn memory_comes_back_when_most_has_expired() {
         expired += shard.sweep(WallMillis(1_000 + tick), 512, &mut |_| Remains::Nothing);
     }
     assert_eq!(expired, 90_000);
-    while shard.tidy() {}
+    while shard.tidy(&mut |_| Remains::Nothing) {}
     assert_eq!(shard.header(of).keys(), 10_000);
     drop(shard);
     let after = store.totals(WallMillis(0)).used_bytes;
@@ -734,7 +759,7 @@ fn a_flush_frees_in_steps_and_what_comes_meanwhile_stays() {
     assert!(steps > 50, "{steps}");
     check(&store, of);
     assert_eq!(store.lock(of).header(of).keys(), 25_000 + u32::try_from(steps).unwrap());
-    while store.lock(of).tidy() {}
+    while store.lock(of).tidy(&mut |_| Remains::Nothing) {}
     assert!(store.totals(WallMillis(0)).used_bytes < before * 3 / 4);
     // Where nothing is left pages go as they are.
     store.lock(of).set_floor(of, None, version(1 << 40));
