@@ -181,7 +181,7 @@ family! {
             = "chickadee_memory_bytes" {kind = "entries"};
         "Bytes of tombstones." memory_tombstones: Gauge
             = "chickadee_memory_bytes" {kind = "tombstones"};
-        "Bytes of pages that are dead, not written yet, or kept in reserve." memory_holes: Gauge
+        "Bytes of pages that are dead or not written yet." memory_holes: Gauge
             = "chickadee_memory_bytes" {kind = "holes"};
         "Bytes of the tables by which entries are found." memory_tables: Gauge
             = "chickadee_memory_bytes" {kind = "tables"};

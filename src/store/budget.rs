@@ -123,8 +123,12 @@ impl Budget {
 
     /// Whether a shard that uses `own` bytes will soon have to evict.
     pub(super) fn is_near(&self, shard: usize, own: usize) -> bool {
-        let pages = self.page_size() as u64;
-        self.used() + pages > self.soft && own as u64 + pages > self.target(shard)
+        self.is_used_up() && (own + self.page_size()) as u64 > self.target(shard)
+    }
+
+    /// Whether there is no room for one page more.
+    pub(super) fn is_used_up(&self) -> bool {
+        self.used() + self.page_size() as u64 > self.soft
     }
 
     /// Whether a shard that evicted all of its `own` bytes could fit `bytes` more.

@@ -191,15 +191,11 @@ impl Shard {
     }
 
     fn reserve(&mut self, need: usize, evicted: &mut OnGone<'_>) -> bool {
-        if !self.log.is_full() && self.budget.reserve_soft(need) {
+        if self.reserve_soft(need) {
             return true;
         }
         let below_target = (self.used() + need) as u64 <= self.budget.target(self.place.index);
-        if self.policy == Policy::Evict
-            && below_target
-            && !self.log.is_full()
-            && self.budget.reserve_hard(need)
-        {
+        if self.policy == Policy::Evict && below_target && self.reserve_hard(need) {
             return true;
         }
         if !self.budget.could_fit(need, self.used()) {
@@ -209,10 +205,8 @@ impl Shard {
         // Up to the limit what must go goes; back down to the soft limit only a step at a time.
         let (mut steps, mut in_vain, mut lowest) = (0, 0, self.used());
         while in_vain < IN_VAIN_PAGES_MAX {
-            let may_pass = steps >= STORE_EVICT_STEPS && !self.log.is_full();
-            if !self.log.is_full() && self.budget.reserve_soft(need)
-                || may_pass && self.budget.reserve_hard(need)
-            {
+            let may_pass = steps >= STORE_EVICT_STEPS;
+            if self.reserve_soft(need) || may_pass && self.reserve_hard(need) {
                 return true;
             }
             match self.step(Whose::Acted, STORE_EVICT_STEP, evicted) {
@@ -224,11 +218,21 @@ impl Shard {
             }
             steps += 1;
         }
-        let fits = !self.log.is_full() && self.budget.reserve_hard(need);
+        let fits = self.reserve_hard(need);
         if !fits {
             self.want(need);
         }
         fits
+    }
+
+    /// Reserves below the soft limit, unless the shard has all the pages it may have.
+    fn reserve_soft(&self, need: usize) -> bool {
+        !self.log.is_full() && self.budget.reserve_soft(need)
+    }
+
+    /// Reserves below the limit, unless the shard has all the pages it may have.
+    fn reserve_hard(&self, need: usize) -> bool {
+        !self.log.is_full() && self.budget.reserve_hard(need)
     }
 
     /// Tells the other shards to give what this one cannot.
@@ -427,12 +431,16 @@ impl Shard {
     }
 
     fn remember(&mut self, hash: u64) {
-        // Where the budget has no room for all of it, it grows as pages become free.
+        // Where the budget has no room for all of it, it grows as pages become free; where it has none
+        // at all nothing is remembered.
         let mut keys = self.eviction.counted.keys;
-        while self.ghost.growth(keys) > 0 && !self.reserve_more(self.ghost.growth(keys)) {
+        while keys > 0 {
+            let growth = self.ghost.growth(keys);
+            if growth == 0 || self.reserve_more(growth) {
+                return self.ghost.insert(hash, keys);
+            }
             keys /= 2;
         }
-        self.ghost.insert(hash, keys);
     }
 
     fn fate(&self, victim: &Victim, handle: Handle, slot: Slot, whose: Whose) -> Fate {

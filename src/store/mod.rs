@@ -212,7 +212,7 @@ impl Store {
     /// Lets shards whose entries last long give memory to those whose entries go soon. To be called
     /// some times a second.
     pub fn balance(&self, now: WallMillis) {
-        if self.budget.is_near(0, usize::MAX / 2) {
+        if self.budget.is_used_up() {
             let ages: Vec<_> =
                 (0..self.shards()).map(|index| age_of(&self.lock_shard(index), now)).collect();
             self.budget.balance(&ages);
@@ -299,7 +299,7 @@ pub struct MemoryKinds {
     pub entries: u64,
     /// Tombstones.
     pub tombstones: u64,
-    /// What is dead, not written yet or kept in reserve in pages.
+    /// What is dead or not written yet in pages.
     pub holes: u64,
     /// Tables.
     pub tables: u64,

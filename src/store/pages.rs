@@ -202,7 +202,7 @@ impl Log {
 
     /// The queue in which an entry stands.
     pub(super) fn queue_of(&self, handle: Handle) -> Queue {
-        self.pages[usize::from(handle.page())].queue
+        self.queue_of_page(handle.page())
     }
 
     /// The queue of a page.
@@ -250,7 +250,9 @@ impl Log {
     /// Opens a page, in the place of the one that was. `before` is the page whose place in the order
     /// a gathered one takes.
     pub(super) fn open(&mut self, target: Target, now: WallMillis, before: Option<usize>) {
-        self.close(target);
+        if let Some(closed) = self.close(target) {
+            self.free_if_empty(closed);
+        }
         let queue = target.queue();
         let bytes = self.pool.take();
         let page = Page {
@@ -287,18 +289,16 @@ impl Log {
         }
     }
 
-    /// Takes no more entries in at a target.
-    fn close(&mut self, target: Target) {
-        let open = match target {
+    /// Takes no more entries in at a target; gives the page that was open.
+    fn close(&mut self, target: Target) -> Option<u16> {
+        let number = match target {
             Target::End(queue) => self.open[queue.index()].take(),
             Target::Gathered(queue) => self.gathered[queue.index()].take(),
-        };
-        if let Some(number) = open {
-            let page = &mut self.pages[usize::from(number)];
-            page.is_open = false;
-            self.dead += self.pool.page_size() - page.live;
-            self.free_if_empty(number);
-        }
+        }?;
+        let page = &mut self.pages[usize::from(number)];
+        page.is_open = false;
+        self.dead += self.pool.page_size() - page.live;
+        Some(number)
     }
 
     /// Appends a record. There must be room.
@@ -392,13 +392,7 @@ impl Log {
         let queue = self.pages[usize::from(number)].queue;
         for target in [Target::End(queue), Target::Gathered(queue)] {
             if self.open_page(target) == Some(number) {
-                match target {
-                    Target::End(_) => self.open[queue.index()] = None,
-                    Target::Gathered(_) => self.gathered[queue.index()] = None,
-                }
-                let page = &mut self.pages[usize::from(number)];
-                page.is_open = false;
-                self.dead += self.pool.page_size() - page.live;
+                self.close(target);
             }
         }
         let order = &mut self.queues[queue.index()];

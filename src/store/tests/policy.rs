@@ -7,6 +7,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::io::Write as _;
 
+use super::room::{mixed, put_with_room};
 use super::*;
 
 /// Bytes of every value.
