@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use chickadee::config::AcksShortfall;
 use chickadee::net::simulated::{Fate, set_hook};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 use turmoil::Sim;
 
 /// Nodes that are there from the beginning.
@@ -14,7 +14,7 @@ pub(crate) const FIRST_NODES: usize = 3;
 pub(crate) const NODES: usize = FIRST_NODES + 1;
 
 /// Something that befalls one node for a while.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Fault {
     /// What.
     pub(crate) kind: Kind,
@@ -27,7 +27,7 @@ pub(crate) struct Fault {
 }
 
 /// What happens to a node.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Kind {
     /// The node dies and comes back with its node file, and with the data of its last snapshot file
     /// if it has one.
@@ -66,7 +66,7 @@ impl Kind {
 }
 
 /// Faults that overlap, some time after the world has settled.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Trouble {
     /// Quiet milliseconds before it.
     pub(crate) quiet: u64,
@@ -75,12 +75,12 @@ pub(crate) struct Trouble {
 }
 
 /// The troubles of a world.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Script {
     /// Copies of each slot. With one of them nothing may befall a node that ends it.
     pub(crate) copies: u8,
-    /// What a write is told that too few copies have.
-    pub(crate) shortfall: AcksShortfall,
+    /// Whether writes that too few copies have are refused.
+    pub(crate) strict: bool,
     /// Whether the place of a dead node is given away before it is back.
     pub(crate) short_grace: bool,
     /// Whether nodes have weights and zones.
@@ -99,12 +99,8 @@ impl Script {
             2..5 => 3,
             _ => 2,
         };
-        let is_strict = copies > 1 && rng.random_bool(0.5);
-        let shortfall = if is_strict { AcksShortfall::Error } else { AcksShortfall::Accept };
-        let mut harshness = match shortfall {
-            AcksShortfall::Accept => [false, false],
-            AcksShortfall::Error => [false, true],
-        };
+        let strict = copies > 1 && rng.random_bool(0.5);
+        let mut harshness = [false, strict];
         if rng.random_bool(0.5) {
             harshness.reverse();
         }
@@ -121,7 +117,7 @@ impl Script {
         let troubles = troubles.to_vec();
         Self {
             copies,
-            shortfall,
+            strict,
             short_grace: rng.random_bool(0.5),
             lopsided: rng.random_bool(0.25),
             saving: rng.random_bool(0.3),

@@ -22,6 +22,7 @@
 
 #![expect(clippy::panic, reason = "a world whose promise was broken has failed")]
 
+mod apart;
 mod client;
 mod entropy;
 mod faults;
@@ -33,9 +34,10 @@ mod world;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use chickadee::cluster::breakage::{Rule, break_rule};
+use apart::Order;
+use chickadee::cluster::breakage::Rule;
 use faults::Kind;
-use world::{Outcome, SETTLING_MAX, World};
+use world::{Outcome, SETTLING_MAX};
 
 /// Seeds within which each broken rule must be found.
 const BREAKAGE_SEEDS: u64 = 50;
@@ -55,26 +57,17 @@ fn seeds() -> Vec<u64> {
     (number(first)..number(end)).collect()
 }
 
-/// Runs each seed, as many at a time as there are processors, each on a thread of its own: what a
-/// simulation leaves on its thread is not shared. All of them run before one that failed is told.
+/// Runs each seed, as many at a time as there are processors. All of them run before one that failed
+/// is told.
 #[expect(clippy::print_stdout, reason = "what a run found is shown with --nocapture")]
 fn run_all(seeds: &[u64]) -> Vec<Outcome> {
-    let (next, outcomes) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let outcome = run(*seed);
-                    if let Some(outcome) = &outcome {
-                        println!("{outcome}");
-                    }
-                    outcomes.lock().expect("no worker panics").push((*seed, outcome));
-                }
-            });
+    let mut outcomes = side_by_side(seeds, |seed| {
+        let outcome = Order::of_seed(*seed).run(true);
+        if let Some(outcome) = &outcome {
+            println!("{outcome}");
         }
+        (*seed, outcome)
     });
-    let mut outcomes = outcomes.into_inner().expect("no worker panics");
     outcomes.sort_by_key(|(seed, _)| *seed);
     let failed: Vec<u64> =
         outcomes.iter().filter(|(_, outcome)| outcome.is_none()).map(|(seed, _)| *seed).collect();
@@ -82,27 +75,25 @@ fn run_all(seeds: &[u64]) -> Vec<Outcome> {
     outcomes.into_iter().filter_map(|(_, outcome)| outcome).collect()
 }
 
-/// Runs one seed; `None` if it panicked, which says why on the standard error stream.
-fn run(seed: u64) -> Option<Outcome> {
-    run_on_thread(seed, |seed| World::new(seed).run())
-}
-
-fn run_on_thread(
-    seed: u64,
-    world: impl FnOnce(u64) -> Outcome + Send + 'static,
-) -> Option<Outcome> {
-    let thread = std::thread::Builder::new().name(format!("seed {seed}"));
-    let run = thread.spawn(move || {
-        entropy::seed(seed);
-        world(seed)
+/// Does something with each of `all`, as many at a time as there are processors.
+fn side_by_side<T: Sync, R: Send>(all: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let (next, results) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    std::thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                while let Some(one) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let result = work(one);
+                    results.lock().expect("no worker panics").push(result);
+                }
+            });
+        }
     });
-    let run = run.expect("a thread can be started");
-    run.join().ok()
+    results.into_inner().expect("no worker panics")
 }
 
 #[test]
 fn no_acknowledged_write_is_lost_and_copies_become_equal() {
-    log::start();
     let seeds = seeds();
     let outcomes = run_all(&seeds);
     assert_eq!(outcomes.len(), seeds.len(), "every seed came to its end");
@@ -130,34 +121,17 @@ fn no_acknowledged_write_is_lost_and_copies_become_equal() {
 /// that few worlds need, one of a world that does.
 #[test]
 fn a_broken_rule_is_found() {
-    log::start();
-    let found = |rule: Rule| {
-        (0..BREAKAGE_SEEDS).find(|seed| {
-            let world = move |seed| {
-                break_rule(Some(rule));
-                match rule {
-                    Rule::Fence => World::scripted(seed, stories::cuts()).run(),
-                    Rule::Outcasts => World::scripted(seed, stories::unheard()).run(),
-                    _ => World::new(seed).run(),
-                }
-            };
-            run_on_thread(*seed, world).is_none()
-        })
-    };
-    let next = AtomicUsize::new(0);
-    let results = Mutex::new(Vec::new());
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..workers {
-            scope.spawn(|| {
-                while let Some(rule) = Rule::ALL.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let seed = found(*rule);
-                    results.lock().expect("no worker panics").push((*rule, seed));
-                }
-            });
-        }
+    let results = side_by_side(&Rule::ALL, |rule| {
+        let order = |seed| {
+            let order = Order::of_seed(seed).without(*rule);
+            match rule {
+                Rule::Fence => order.with_script(stories::cuts()),
+                Rule::Outcasts => order.with_script(stories::unheard()),
+                _ => order,
+            }
+        };
+        (*rule, (0..BREAKAGE_SEEDS).find(|seed| order(*seed).run(false).is_none()))
     });
-    let results = results.into_inner().expect("no worker panics");
     println!("the first seed that noticed each broken rule: {results:?}");
     let missed: Vec<Rule> =
         results.iter().filter(|(_, seed)| seed.is_none()).map(|(rule, _)| *rule).collect();

@@ -1,10 +1,8 @@
 //! What seeds found, as worlds of their own: a seed draws another world when the drawing changes.
 
-use chickadee::config::AcksShortfall;
-
+use super::apart::Order;
 use super::faults::{Fault, Kind, Script, Trouble};
-use super::run_on_thread;
-use super::world::World;
+use super::side_by_side;
 
 /// Each story is told with so many seeds, which draw what clients do and how long messages take.
 const SEEDS: u64 = 4;
@@ -17,14 +15,7 @@ const fn fault(kind: Kind, node: usize, lasts: u64) -> Fault {
 fn strict(troubles: &[&[Fault]]) -> Script {
     let troubles =
         troubles.iter().map(|faults| Trouble { quiet: 2_000, faults: faults.to_vec() }).collect();
-    Script {
-        copies: 2,
-        shortfall: AcksShortfall::Error,
-        short_grace: true,
-        lopsided: false,
-        saving: false,
-        troubles,
-    }
+    Script { copies: 2, strict: true, short_grace: true, lopsided: false, saving: false, troubles }
 }
 
 /// Nodes that are cut off for so long that others take their places.
@@ -33,14 +24,10 @@ pub(crate) fn cuts() -> Script {
 }
 
 fn tell(script: &Script) {
-    super::log::start();
-    let failed: Vec<u64> = (0..SEEDS)
-        .filter(|seed| {
-            let script = script.clone();
-            run_on_thread(*seed, move |seed| World::scripted(seed, script).run()).is_none()
-        })
-        .collect();
-    assert!(failed.is_empty(), "seeds {failed:?} failed");
+    let seeds: Vec<u64> = (0..SEEDS).collect();
+    let run = |seed: &u64| Order::of_seed(*seed).with_script(script.clone()).run(true);
+    let passed = side_by_side(&seeds, |seed| run(seed).is_some());
+    assert!(passed.iter().all(|passed| *passed), "some of {SEEDS} seeds failed");
 }
 
 /// A node that nobody heard for nine seconds lost its place and took everything over for itself. When
@@ -77,7 +64,7 @@ fn a_deleted_key_stays_deleted_where_there_is_one_copy() {
     let restart = |node| fault(Kind::Restart, node, 400);
     let join = Fault { after: 300, ..fault(Kind::Join, 3, 0) };
     let script = strict(&[&[restart(0)], &[restart(1), join], &[restart(2)], &[restart(0)]]);
-    tell(&Script { copies: 1, shortfall: AcksShortfall::Accept, ..script });
+    tell(&Script { copies: 1, strict: false, ..script });
 }
 
 #[test]

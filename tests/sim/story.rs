@@ -10,6 +10,7 @@ use std::io;
 use chickadee::resp::Reply;
 use rand::RngExt;
 use rand::rngs::StdRng;
+use serde::{Deserialize, Serialize};
 
 /// Hash tags of all keys: so few slots that each is written to all the time, whatever happens to it.
 const TAGS: u64 = 24;
@@ -43,7 +44,7 @@ pub(crate) enum Told {
 }
 
 /// Commands by what became of them.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Acknowledged.
     pub(crate) acknowledged: usize,

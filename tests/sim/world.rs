@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use chickadee::clock::SimulatedClock;
 use chickadee::cluster::{Shared, SlotReport};
-use chickadee::config::{Acks, Config};
+use chickadee::config::{Acks, AcksShortfall, Config};
 use chickadee::net::Net;
 use chickadee::node::{Node, Seams};
 use chickadee::persist::MemoryStorage;
@@ -17,6 +17,7 @@ use chickadee::rng::Randomness;
 use chickadee::types::{SLOTS, Slot, WallMillis, Weight};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
+use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use turmoil::Sim;
 
@@ -54,7 +55,7 @@ const HEAVY: Weight = Weight::new(2).expect("a weight");
 const KEYS_AT_ONCE: usize = 50;
 
 /// What became of a world.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Outcome {
     /// The seed.
     pub(crate) seed: u64,
@@ -577,7 +578,8 @@ fn config(node: usize, script: &Script) -> Config {
     let mut config = Config::on_loopback(name_of_node, std::path::PathBuf::new());
     config.cluster.acks = Acks::All;
     config.cluster.replicas = script.copies;
-    config.cluster.acks_shortfall = script.shortfall;
+    config.cluster.acks_shortfall =
+        if script.strict { AcksShortfall::Error } else { AcksShortfall::Accept };
     if script.short_grace {
         config.cluster.ring_grace = Duration::from_secs(2);
     }
