@@ -169,6 +169,24 @@ async fn nothing_is_done_before_the_password_is_given() {
     node.stop().await;
 }
 
+/// A node that stood still took a write from its socket that its client had given up long before: it
+/// came after another that had been acknowledged elsewhere meanwhile.
+#[tokio::test]
+async fn a_write_from_before_the_node_stood_still_is_not_executed() {
+    let node = FrontEnd::start(settings(), None);
+    let mut client = Connection::open(node.address(Port::Client)).await;
+    assert_eq!(client.ask("set k 1").await, "OK");
+    assert_eq!(Connection::open(node.address(Port::Client)).await.ask("get stop").await, "(nil)");
+    client.send(b"set k 2\r\nget k\r\ndel k\r\n").await;
+    for expected in ["-TRYAGAIN", "1", "-TRYAGAIN"] {
+        let reply = client.reply().await.as_ref().map(short).unwrap();
+        assert!(reply.starts_with(expected), "{reply}");
+    }
+    assert_eq!(client.ask("set k 3").await, "OK", "it was sent after that");
+    assert_eq!(client.ask("get k").await, "3");
+    node.stop().await;
+}
+
 #[tokio::test]
 async fn garbage_is_answered_and_closed_and_others_go_on() {
     let node = FrontEnd::start(settings(), None);

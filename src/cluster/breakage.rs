@@ -12,6 +12,8 @@ pub enum Rule {
     DeputyPings,
     /// A node that may have been away drops its bits.
     Fence,
+    /// A node that stood still executes no write that may have been sent before.
+    OldCommands,
     /// A write is answered when the holders have it.
     Acks,
     /// What may have been executed is not repeated, unless that does no harm.
@@ -30,15 +32,18 @@ pub enum Rule {
     KeptIsProved,
     /// The word of a member that lost its place does not count.
     Outcasts,
+    /// A slot that nobody acts for is taken by who follows its highest term.
+    HighestTerm,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::ActingBit,
         Self::Release,
         Self::DeputyPings,
         Self::Fence,
+        Self::OldCommands,
         Self::Acks,
         Self::RepeatOnlyHarmless,
         Self::UnknownIsTold,
@@ -48,6 +53,7 @@ impl Rule {
         Self::FormerHolderKeeps,
         Self::KeptIsProved,
         Self::Outcasts,
+        Self::HighestTerm,
     ];
 
     /// Whether the rule is broken on this thread.

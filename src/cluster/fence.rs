@@ -7,20 +7,18 @@
 //! it takes back like any other free slot. Slots that it acted for are marked in their
 //! headers until then. A node that starts has nothing to drop.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::{HOLDINGS_TIMEOUT, TICK_LATE};
+use crate::limits::TICK_LATE;
 use crate::tasks::lock;
-use crate::types::{Generation, Instant, NodeId, Slot, SlotSet, Term};
-use crate::wire::message::{Request, Response, Terms};
+use crate::types::{Generation, Instant, NodeId, Slot, SlotSet};
 
-use super::acting::HOLLOW;
 use super::breakage::Rule;
-use super::outcasts::{self, Verdict};
+use super::terms::{Heard, overruling};
 use super::view::View;
 use super::{Cache, Shared};
 
@@ -57,6 +55,8 @@ pub(super) struct Fence {
     state: Mutex<State>,
     /// Milliseconds of the monotonic clock.
     last_tick: AtomicU64,
+    /// How often the node found itself late.
+    stops: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -74,7 +74,11 @@ fn millis(now: Instant) -> u64 {
 impl Fence {
     /// A node that ticks from `now` on.
     pub(super) fn new(now: Instant) -> Self {
-        Self { state: Mutex::default(), last_tick: AtomicU64::new(millis(now)) }
+        Self {
+            state: Mutex::default(),
+            last_tick: AtomicU64::new(millis(now)),
+            stops: AtomicU64::new(0),
+        }
     }
 
     /// How many fences there were.
@@ -106,19 +110,21 @@ impl Shared {
     }
 
     /// Called before a batch of commands or requests is executed, and by a timer: a node whose last
-    /// tick is too old executes nothing under the bits that it had.
-    pub fn wake(&self, now: Instant) {
+    /// tick is too old executes nothing under the bits that it had. Counts how often it was.
+    pub fn wake(&self, now: Instant) -> u64 {
         let (now, last) = (millis(now), self.fence.last_tick.load(Ordering::SeqCst));
         if now.saturating_sub(last) > u64::try_from(TICK_LATE.as_millis()).unwrap_or(u64::MAX) {
             self.fence_off(FenceReason::Late);
+            self.fence.stops.fetch_add(1, Ordering::SeqCst);
             // After the bits are gone: a thread that sees the tick must see that as well.
             self.fence.last_tick.fetch_max(now, Ordering::SeqCst);
         }
+        if Rule::OldCommands.is_broken() { 0 } else { self.fence.stops.load(Ordering::SeqCst) }
     }
 
     /// The node's timer runs as it should.
     pub(super) fn tick(&self, now: Instant) {
-        self.wake(now);
+        let _stops_are_for_clients = self.wake(now);
         self.fence.last_tick.fetch_max(millis(now), Ordering::SeqCst);
     }
 
@@ -156,22 +162,6 @@ impl Shared {
         if is_news && self.fenced().is_none() {
             self.fence_off(FenceReason::Removed);
         }
-    }
-
-    /// Tells a fenced node, which last asked this one under `asked`, under which terms this node
-    /// holds slots, and who is off the ring.
-    pub(super) fn terms(&self, asker: NodeId, slots: &SlotSet, asked: Generation) -> Terms {
-        let term = |slot| {
-            let shard = self.store.lock(slot);
-            let header = shard.header(slot);
-            header.complete.then_some(header.term)
-        };
-        let mut removed = self.outcasts.all();
-        if !self.outcasts.is_out(asker, asked) {
-            removed.remove(&asker);
-        }
-        let removed = removed.into_iter().collect();
-        Terms { terms: slots.iter().map(term).collect(), removed }
     }
 
     /// This node had lost its place on the ring: others went on without its copies, of which none
@@ -225,56 +215,6 @@ impl Shared {
     }
 }
 
-/// The terms that other complete holders of a slot follow.
-#[derive(Clone, Debug, Default)]
-struct Heard {
-    /// Of those who are not out, where this node is: theirs count, whatever its own is.
-    stronger: Vec<Term>,
-    /// Of those whose terms are weighed against the own one.
-    equal: Vec<Term>,
-    /// Of those who are out, where this node is not, or who began with nothing.
-    weaker: Vec<Term>,
-}
-
-impl Heard {
-    fn all(&self) -> impl Iterator<Item = Term> + '_ {
-        [&self.stronger, &self.equal, &self.weaker].into_iter().flatten().copied()
-    }
-}
-
-/// What a fenced node was told.
-struct Answers {
-    terms: BTreeMap<NodeId, Vec<Option<Term>>>,
-    verdicts: Vec<Verdict>,
-}
-
-impl Answers {
-    /// Whether most others took a node off the ring.
-    fn is_out(&self, node: NodeId) -> bool {
-        outcasts::is_outvoted(node, &self.verdicts)
-    }
-
-    /// What was heard of each of `slots`, in their order.
-    fn by_slot(&self, me: NodeId, slots: &SlotSet) -> Vec<Heard> {
-        let mut heard = vec![Heard::default(); slots.len()];
-        let own_out = self.is_out(me);
-        for (node, terms) in &self.terms {
-            let their_out = self.is_out(*node);
-            for (of_slot, term) in heard.iter_mut().zip(terms) {
-                let is_hollow = term.is_some_and(|term| term.counter == HOLLOW);
-                let place = match (own_out, their_out) {
-                    _ if is_hollow => &mut of_slot.weaker,
-                    (true, false) => &mut of_slot.stronger,
-                    (false, true) => &mut of_slot.weaker,
-                    _ => &mut of_slot.equal,
-                };
-                place.extend(*term);
-            }
-        }
-        heard
-    }
-}
-
 impl Cache {
     /// Asks the members that are not silent under which terms the slots were acted for that this
     /// node had, and lifts the fence if all of them answer; whether it is lifted. Their present
@@ -305,50 +245,6 @@ impl Cache {
         tracing::info!(slots = slots.len(), lost, doubted, "fence lifted");
         true
     }
-
-    /// Asks everyone who is not silent; `None` if one of them did not answer.
-    async fn ask_terms(
-        &self,
-        view: &View,
-        silent: &BTreeSet<NodeId>,
-        slots: &SlotSet,
-    ) -> Option<Answers> {
-        let shared = &self.shared;
-        let calls: Vec<_> = view
-            .others()
-            .map(|member| member.identity.node)
-            .filter(|node| !silent.contains(node))
-            .map(|node| {
-                let asked = shared.outcasts.asked(node);
-                let request = Request::Terms { slots: slots.clone(), asked }.encode();
-                (node, self.peers.call(node, request, HOLDINGS_TIMEOUT))
-            })
-            .collect();
-        let own = Verdict { by: view.me, out: shared.outcasts.all() };
-        let mut answers = Answers { terms: BTreeMap::new(), verdicts: vec![own] };
-        for (node, call) in calls {
-            let answer = call.await.ok()?;
-            let Some(Response::Terms(said)) = Response::decode(&answer) else { return None };
-            answers.terms.insert(node, said.terms);
-            let out = said.removed.into_iter().collect();
-            answers.verdicts.push(Verdict { by: node, out });
-        }
-        Some(answers)
-    }
-}
-
-/// The term that overrules the own one, by what the other complete holders know: the one that most
-/// of them know, this node included, and of those that as many know the highest.
-///
-/// A write that a majority of the holders acknowledged has shown them its term. So a side of a
-/// partition with most of the copies is not overruled by a lonely holder that took over from it; and
-/// where a stopped node meets the one deputy that stood in for it, the deputy's term is the higher.
-fn overruling(own: Term, known: &[Term]) -> Option<Term> {
-    let votes = |term: Term| {
-        known.iter().filter(|known| **known == term).count() + usize::from(term == own)
-    };
-    let strongest = known.iter().copied().max_by_key(|term| (votes(*term), *term))?;
-    ((votes(strongest), strongest) > (votes(own), own)).then_some(strongest)
 }
 
 /// Ticks until the group stops.
@@ -359,36 +255,6 @@ pub(super) async fn run(cache: Cache, mut stop: crate::tasks::Stop) {
             biased;
             () = stop.stopped() => return,
             () = tokio::time::sleep(TICK) => {}
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn term(counter: u16, holder: u32) -> Term {
-        Term { counter, holder }
-    }
-
-    #[test]
-    fn a_deputy_overrules_the_node_that_it_stood_in_for() {
-        assert_eq!(overruling(term(3, 9), &[term(4, 1)]), Some(term(4, 1)));
-        assert_eq!(overruling(term(4, 1), &[term(3, 9)]), None);
-        assert_eq!(overruling(term(3, 1), &[term(3, 1), term(2, 9)]), None);
-        assert_eq!(overruling(term(3, 1), &[]), None);
-    }
-
-    /// INCRs that two nodes had acknowledged were lost to a third that was cut off from them: it had
-    /// taken the slot over, as high as they or higher, and had acknowledged nothing.
-    #[test]
-    fn of_two_sides_the_larger_one_wins() {
-        for lonely in [term(3, 9), term(4, 1), term(7, 1)] {
-            let many = term(3, 2);
-            assert_eq!(overruling(lonely, &[many, many]), Some(many));
-            assert_eq!(overruling(many, &[many, lonely]), None);
-            assert_eq!(overruling(many, &[lonely]), Some(lonely), "one against one");
-            assert_eq!(overruling(lonely, &[many]), None);
         }
     }
 }

@@ -22,6 +22,8 @@ pub(super) struct PeerHoldings {
     pub(super) fresh: bool,
     /// Whether it lost its place on the ring and may not know.
     pub(super) out: bool,
+    /// Whether it hears a member that is dead to this node.
+    pub(super) hears_dead: bool,
 }
 
 impl PeerHoldings {
@@ -155,17 +157,24 @@ impl HoldingsBook {
         }
     }
 
-    /// A peer gave its word, or (`None`) said that the last one still holds.
-    pub(super) fn heard(&self, node: NodeId, word: Option<Holdings>, out: bool) {
+    /// A peer gave its word, or (`None`) said that the last one still holds; and whether it is out,
+    /// and whether it hears a member that is dead to this node.
+    pub(super) fn heard(
+        &self,
+        node: NodeId,
+        word: Option<Holdings>,
+        (out, hears_dead): (bool, bool),
+    ) {
         let mut peers = lock(&self.peers);
         match word {
             Some(holdings) => {
-                peers.insert(node, PeerHoldings { holdings, fresh: true, out });
+                peers.insert(node, PeerHoldings { holdings, fresh: true, out, hears_dead });
             }
             None => {
                 if let Some(known) = peers.get_mut(&node) {
                     known.fresh = true;
                     known.out = out;
+                    known.hears_dead = hears_dead;
                 }
             }
         }

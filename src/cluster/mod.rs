@@ -38,6 +38,7 @@ mod report;
 mod room;
 mod serve;
 mod silence;
+mod terms;
 mod upkeep;
 mod view;
 mod yields;

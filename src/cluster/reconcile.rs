@@ -62,8 +62,8 @@ impl Cache {
         let orphans = shared.takeable(view, silent.iter().copied());
         self.hear_holdings(view, &silent, &orphans).await;
         let is_old =
-            shared.fence.count() != fences || !Arc::ptr_eq(&self.view().table, &view.table);
-        if is_old {
+            || shared.fence.count() != fences || !Arc::ptr_eq(&self.view().table, &view.table);
+        if is_old() {
             return false;
         }
         if !self.lift_fence(view, &silent).await {
@@ -85,7 +85,12 @@ impl Cache {
         if shared.kept.is_loading() || shared.kept.awaits_others(view, shared.clock.now()) {
             plan.promotes = SlotSet::new();
         }
-        plan.takes = plan.takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
+        let free = std::mem::take(&mut plan.takes);
+        let takes = self.takeable_by_term(view, &silent, free).await;
+        if is_old() {
+            return false;
+        }
+        plan.takes = takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
         self.settle_alone(&plan, view, &orphans);
         for (donor, slots) in plan.fills.clone() {
             tracing::info!(node = %donor, slots = slots.len(), "fill started");
@@ -139,13 +144,15 @@ impl Cache {
         let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         shared.holdings.begin_round(&present);
         let began = shared.clock.wall();
+        let dead = view.dead();
         let calls: Vec<_> = present
             .iter()
             .filter(|node| !silent.contains(node))
             .map(|node| {
                 let known = shared.holdings.known(*node);
                 let removed = shared.outcasts.removal(*node);
-                let request = Request::Holdings { known, taking: taking.clone(), removed };
+                let (taking, dead) = (taking.clone(), dead.clone());
+                let request = Request::Holdings { known, taking, removed, dead };
                 (*node, self.peers.call(*node, request.encode(), HOLDINGS_TIMEOUT))
             })
             .collect();
@@ -165,7 +172,9 @@ impl Cache {
             };
             shared.clocks.note(node, began, aside.wall, shared.clock.wall());
             shared.outcasts.heard(node, aside.asked);
-            shared.holdings.heard(node, word, shared.outcasts.removal(node).is_some());
+            shared.mind_removal(node, aside.removed);
+            let out = shared.outcasts.removal(node).is_some();
+            shared.holdings.heard(node, word, (out, aside.hears_dead));
         }
         shared.judge_clocks(view);
     }

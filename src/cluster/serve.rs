@@ -16,6 +16,7 @@ use crate::wire::replication::{self, Happened, Item};
 use super::breakage::Rule;
 use super::coordinate::proto_of;
 use super::execute::Executed;
+use super::view::Standing;
 use super::{Cache, MemberPort, Shared};
 
 /// How long a release may wait for the queue of writes before it.
@@ -138,12 +139,14 @@ impl Serve for PeerService {
             Request::Replicate(Raw(batch)) => {
                 now(&Response::Replicated(shared.apply_batch(from.node, batch)))
             }
-            Request::Holdings { known, taking, removed } => {
+            Request::Holdings { known, taking, removed, dead } => {
                 shared.mind_removal(from.node, removed);
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
                 let asked = shared.outcasts.asked(from.node);
-                let aside = Aside { asked, wall: shared.clock.wall() };
+                let (view, removed) = (shared.view.load(), shared.outcasts.removal(from.node));
+                let hears_dead = dead.iter().any(|node| view.standing(*node) != Standing::Gone);
+                let aside = Aside { asked, wall: shared.clock.wall(), removed, hears_dead };
                 if shared.holdings.is_current(known, shared.clock.now()) {
                     return now(&Response::Unchanged(aside));
                 }
@@ -177,7 +180,7 @@ impl Serve for PeerService {
     }
 
     fn wake(&self, now: Instant) {
-        self.cache.shared.wake(now);
+        let _stops_are_for_clients = self.cache.shared.wake(now);
     }
 
     fn serve_bulk(&self, from: Caller, stream: BulkStream) {

@@ -145,6 +145,12 @@ impl View {
             .filter(|member| standing(member) != Standing::Gone)
     }
 
+    /// Members that are dead: others may know better.
+    pub(super) fn dead(&self) -> Vec<NodeId> {
+        let dead = |member: &&MemberInfo| member.state == MemberState::Dead;
+        self.table.members.iter().filter(dead).map(|member| member.identity.node).collect()
+    }
+
     /// Whether there are other members, and none of them is known to be well.
     pub(super) fn is_alone(&self) -> bool {
         let mut others = self.table.members.iter().filter(|it| it.identity.node != self.me);

@@ -38,8 +38,8 @@ impl Backend for FrontEnd {
         slot_of(key)
     }
 
-    fn wake(&self, now: Instant) {
-        self.node.shared.wake(now);
+    fn wake(&self, now: Instant) -> u64 {
+        self.node.shared.wake(now)
     }
 
     fn topology(&self) -> Arc<Topology> {

@@ -246,13 +246,15 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
                 }
             };
             server.turn_away(&listener, served).await;
+            let shared = Arc::clone(&inner.shared);
+            let wake = move |now| shared.wake(now);
             let give = move |accepted| {
                 if let Some((executor, front_end)) = turns.next() {
                     let server = Arc::clone(&inner.server);
                     tasks.spawn_on(&executor, "client", server.serve(front_end, accepted));
                 }
             };
-            server.listen(listener, port, stop, give).await;
+            server.listen(listener, port, stop, (wake, give)).await;
         });
     }
 }

@@ -15,8 +15,11 @@ pub trait Backend: Send + Sync + 'static {
     /// appended to `out`, or given by the future; what it sends is sent in the order of calls.
     fn start(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started;
 
-    /// Called before commands are started that arrived together.
-    fn wake(&self, _now: Instant) {}
+    /// Called before commands are started that arrived together. Counts how often this node found
+    /// that it had stood still.
+    fn wake(&self, _now: Instant) -> u64 {
+        0
+    }
 
     /// Prepares for commands on these keys, which are about to start.
     fn warm(&self, db: Db, keys: &mut dyn Iterator<Item = &[u8]>);

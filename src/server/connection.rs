@@ -20,6 +20,7 @@ use crate::limits;
 use crate::resp::{
     Args, Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors,
 };
+use crate::server::age::Age;
 use crate::server::clients::Client;
 use crate::server::local::{self, After};
 use crate::server::replies::Replies;
@@ -109,6 +110,14 @@ impl Ahead {
     }
 }
 
+/// Whose connection it is, and where it came from.
+pub(super) struct Origin {
+    pub(super) client: Arc<Client>,
+    pub(super) port: Port,
+    /// How often this node had stood still when the connection had not yet been made.
+    pub(super) stops: u64,
+}
+
 /// A connection with everything it needs.
 pub(super) struct Connection<'a, B, S> {
     server: &'a Server,
@@ -126,6 +135,7 @@ pub(super) struct Connection<'a, B, S> {
     room: usize,
     replies: Replies,
     barrier: Barrier,
+    age: Age,
     /// When the group began that runs now.
     now: WallMillis,
     counts: BatchCounts,
@@ -135,8 +145,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     pub(super) fn new(
         server: &'a Server,
         backend: &'a B,
-        client: Arc<Client>,
-        port: Port,
+        Origin { client, port, stops }: Origin,
         stream: S,
     ) -> Self {
         let session = Session::new(server.password.is_none());
@@ -154,6 +163,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             room: limits::READ_ROOM.0,
             replies: Replies::default(),
             barrier: Barrier::default(),
+            age: Age::new(stops),
             now: WallMillis::default(),
             counts: BatchCounts::default(),
         }
@@ -195,6 +205,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     }
 
     async fn read(&mut self) -> Result<(), Ended> {
+        self.age.handle_read();
         let missing = self.needed.saturating_sub(self.input.len());
         let room = self.room.max(missing.min(limits::READ_ROOM.1));
         self.input.reserve(room);
@@ -218,7 +229,9 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             Ok(0) | Err(_) => Err(Ended::ByClient),
             Ok(length) => {
                 self.server.metrics.bytes_received.increment(length as u64);
-                if length == room {
+                if length < room {
+                    self.age.handle_emptied(self.backend.wake(self.server.clock.now()));
+                } else {
                     self.room = (self.room * 2).min(limits::READ_ROOM.1);
                 }
                 Ok(())
@@ -296,7 +309,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     /// Runs what was read ahead.
     async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
         self.now = self.server.clock.wall();
-        self.backend.wake(self.server.clock.now());
+        self.age.handle_run(self.backend.wake(self.server.clock.now()));
         let mut ahead = mem::take(&mut self.ahead);
         let authenticated = self.session.authenticated;
         let mut ran = Ran::All;
@@ -399,7 +412,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             return (None, After::Close);
         }
         let mut after = After::Continue;
-        let admitted = admit(one.row, &args, &self.session);
+        let admitted = admit(one.row, &args, &self.session, &self.age);
         match admitted {
             Ok(row) => {
                 let mut parts = Parts {
@@ -423,6 +436,10 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             }
             Err(Refused::Unauthenticated) => {
                 Encoder::new(&mut self.replies.ready, self.session.proto).error(errors::NOAUTH);
+            }
+            Err(Refused::Old) => {
+                Encoder::new(&mut self.replies.ready, self.session.proto)
+                    .error(errors::STOOD_STILL);
             }
         }
         let reply = self.replies.ready.get(from..).unwrap_or_default();
@@ -458,6 +475,8 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
 enum Refused {
     Command(CommandError),
     Unauthenticated,
+    /// It is a write that may have been sent before the node stood still.
+    Old,
 }
 
 /// The row of a request that this connection may run.
@@ -465,15 +484,18 @@ fn admit(
     row: Option<&'static Row>,
     args: &[&[u8]],
     session: &Session,
+    age: &Age,
 ) -> Result<&'static Row, Refused> {
     let row = match row {
         Some(row) => row,
         None => parse::resolve(args).map_err(Refused::Command)?,
     };
-    if session.authenticated || row.flags.has(Flags::NO_AUTH) {
-        Ok(row)
-    } else {
+    if !session.authenticated && !row.flags.has(Flags::NO_AUTH) {
         Err(Refused::Unauthenticated)
+    } else if row.is_write() && age.may_be_old() {
+        Err(Refused::Old)
+    } else {
+        Ok(row)
     }
 }
 

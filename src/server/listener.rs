@@ -1,5 +1,6 @@
 //! Accepts connections, up to the limit, and hands them out.
 
+use std::future::ready;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -10,9 +11,10 @@ use crate::limits;
 use crate::net::{DetachedTcp, TcpListener, TcpStream};
 use crate::resp::errors;
 use crate::server::clients::Registered;
-use crate::server::connection::Connection;
+use crate::server::connection::{Connection, Origin};
 use crate::server::{Backend, Port, Server};
 use crate::tasks::Stop;
+use crate::types::Instant;
 
 /// How long to wait when accepting fails: mostly for want of file descriptors.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
@@ -23,6 +25,8 @@ pub struct Accepted {
     stream: DetachedTcp,
     registered: Registered,
     port: Port,
+    /// How often this node had stood still when the connection had not yet been made.
+    stops: u64,
 }
 
 impl Server {
@@ -46,23 +50,37 @@ impl Server {
         }
     }
 
-    /// Accepts connections until it is told to stop and gives each to `give`.
+    /// Accepts connections until it is told to stop and gives each to `give`; `wake` is
+    /// [`Backend::wake`].
     pub async fn listen(
         self: Arc<Self>,
         listener: TcpListener,
         port: Port,
         mut stop: Stop,
-        mut give: impl FnMut(Accepted),
+        (wake, mut give): (impl Fn(Instant) -> u64, impl FnMut(Accepted)),
     ) {
+        // Connections that wait while the node stands still are older than its last stop.
+        let mut stops = wake(self.clock.now());
         loop {
             let accepted = tokio::select! {
                 biased;
                 () = stop.stopped() => return,
-                accepted = listener.accept() => accepted,
+                accepted = listener.accept() => Some(accepted),
+                () = ready(()) => None,
+            };
+            let accepted = if let Some(accepted) = accepted {
+                accepted
+            } else {
+                stops = wake(self.clock.now());
+                tokio::select! {
+                    biased;
+                    () = stop.stopped() => return,
+                    accepted = listener.accept() => accepted,
+                }
             };
             match accepted {
                 Ok((stream, from)) => {
-                    if let Some(accepted) = self.take_in(stream, from, port).await {
+                    if let Some(accepted) = self.take_in(stream, from, (port, stops)).await {
                         give(accepted);
                     }
                 }
@@ -76,7 +94,12 @@ impl Server {
         sleep_until(&*self.clock, self.clock.now() + PAUSE).await;
     }
 
-    async fn take_in(&self, stream: TcpStream, from: SocketAddr, port: Port) -> Option<Accepted> {
+    async fn take_in(
+        &self,
+        stream: TcpStream,
+        from: SocketAddr,
+        (port, stops): (Port, u64),
+    ) -> Option<Accepted> {
         self.metrics.connections.increment(1);
         let to = stream.local_addr().ok()?;
         let now = self.clock.now();
@@ -89,7 +112,7 @@ impl Server {
         };
         let _without_it_only_slower = stream.set_nodelay(true);
         match stream.detach() {
-            Ok(stream) => Some(Accepted { stream, registered, port }),
+            Ok(stream) => Some(Accepted { stream, registered, port, stops }),
             Err(error) => {
                 tracing::debug!(%error, "a client was gone before it was served");
                 None
@@ -99,7 +122,7 @@ impl Server {
 
     /// Serves a connection on this thread until it ends, for whatever reason.
     pub async fn serve<B: Backend>(self: Arc<Self>, backend: Arc<B>, accepted: Accepted) {
-        let Accepted { stream, registered, port } = accepted;
+        let Accepted { stream, registered, port, stops } = accepted;
         let stream = match stream.attach() {
             Ok(stream) => stream,
             Err(error) => {
@@ -113,7 +136,8 @@ impl Server {
         };
         gauge.increment(1.0);
         let client = Arc::clone(&registered.client);
-        let ended = Connection::new(&self, &*backend, client, port, stream).run().await;
+        let origin = Origin { client, port, stops };
+        let ended = Connection::new(&self, &*backend, origin, stream).run().await;
         gauge.decrement(1.0);
         tracing::trace!(client = registered.client.id(), ?ended, "client connection ended");
     }

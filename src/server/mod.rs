@@ -15,6 +15,7 @@
 //! leave in the order of the requests.
 
 mod about;
+mod age;
 pub mod backend;
 pub mod clients;
 mod connection;

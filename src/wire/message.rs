@@ -63,6 +63,8 @@ pub enum Request<'a> {
         /// The generation of the answerer that the asker took off the ring, if it did and was not
         /// asked since.
         removed: Option<Generation>,
+        /// Members that are dead to the asker.
+        dead: Vec<NodeId>,
     },
     /// Hand over the acting bit of these slots; the asker is complete for each.
     Release {
@@ -143,6 +145,11 @@ pub struct Aside {
     pub asked: Generation,
     /// The answerer's time of day.
     pub wall: WallMillis,
+    /// The generation of the asker that the answerer took off the ring, if the asker has not asked
+    /// for terms since.
+    pub removed: Option<Generation>,
+    /// Whether a member that is dead to the asker is not to the answerer.
+    pub hears_dead: bool,
 }
 
 /// What a fenced node is told.

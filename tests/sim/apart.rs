@@ -81,7 +81,6 @@ impl Order {
 
 #[test]
 #[ignore = "the other tests run it, with an order for one world"]
-#[expect(clippy::print_stdout, reason = "whoever ordered the world reads what became of it")]
 fn the_world_of_an_order() {
     log::start();
     let order = std::env::var(ORDER).expect("an order");

@@ -126,7 +126,9 @@ fn a_broken_rule_is_found() {
             let order = Order::of_seed(seed).without(*rule);
             match rule {
                 Rule::Fence => order.with_script(stories::cuts()),
+                Rule::OldCommands => order.with_script(stories::stops()),
                 Rule::Outcasts => order.with_script(stories::unheard()),
+                Rule::HighestTerm => order.with_script(stories::unaware()),
                 _ => order,
             }
         };

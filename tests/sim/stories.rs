@@ -5,7 +5,7 @@ use super::faults::{Fault, Kind, Script, Trouble};
 use super::side_by_side;
 
 /// Each story is told with so many seeds, which draw what clients do and how long messages take.
-const SEEDS: u64 = 4;
+const SEEDS: std::ops::Range<u64> = 0..4;
 
 const fn fault(kind: Kind, node: usize, lasts: u64) -> Fault {
     Fault { kind, node, after: 0, lasts }
@@ -24,10 +24,15 @@ pub(crate) fn cuts() -> Script {
 }
 
 fn tell(script: &Script) {
-    let seeds: Vec<u64> = (0..SEEDS).collect();
+    tell_with(script, SEEDS);
+}
+
+fn tell_with(script: &Script, seeds: std::ops::Range<u64>) {
+    let seeds: Vec<u64> = seeds.collect();
     let run = |seed: &u64| Order::of_seed(*seed).with_script(script.clone()).run(true);
-    let passed = side_by_side(&seeds, |seed| run(seed).is_some());
-    assert!(passed.iter().all(|passed| *passed), "some of {SEEDS} seeds failed");
+    let passed = side_by_side(&seeds, |seed| run(seed).is_some().then_some(*seed));
+    let failed: Vec<&u64> = seeds.iter().filter(|seed| !passed.contains(&Some(**seed))).collect();
+    assert!(failed.is_empty(), "seeds {failed:?} failed");
 }
 
 /// A node that nobody heard for nine seconds lost its place and took everything over for itself. When
@@ -65,6 +70,32 @@ fn a_deleted_key_stays_deleted_where_there_is_one_copy() {
     let join = Fault { after: 300, ..fault(Kind::Join, 3, 0) };
     let script = strict(&[&[restart(0)], &[restart(1), join], &[restart(2)], &[restart(0)]]);
     tell(&Script { copies: 1, strict: false, ..script });
+}
+
+/// A node that was leaving acted for a slot with the acknowledgements of one of its set, and handed over to that.
+/// Then all nodes fenced at once, and the other of the set, which had been cut off and knew nothing of it,
+/// took the slot with its old copy: an INCR was lost.
+pub(crate) fn unaware() -> Script {
+    let join = Fault { after: 217, ..fault(Kind::Join, 3, 0) };
+    let leave = Fault { after: 3_300, ..fault(Kind::Leave, 2, 0) };
+    strict(&[&[fault(Kind::Crash, 2, 1_975), join], &[fault(Kind::Cut, 3, 6_726), leave]])
+}
+
+#[test]
+fn a_free_slot_goes_to_who_follows_its_highest_term() {
+    tell_with(&unaware(), 35..38);
+}
+
+/// A node stood still for six seconds just as a DEL had come to its socket. Its client gave it up, and set the
+/// key through another node, which acknowledged it; then the first node woke and deleted the key.
+pub(crate) fn stops() -> Script {
+    let stall = |node| fault(Kind::Stall, node, 5_750);
+    strict(&[&[stall(0)], &[stall(1)], &[stall(2)], &[stall(0)]])
+}
+
+#[test]
+fn a_command_from_before_a_stop_is_not_executed() {
+    tell(&stops());
 }
 
 #[test]

@@ -2,10 +2,11 @@
 //!
 //! A key that begins with `late:<millis>:` belongs to "another node": its command runs, and its
 //! reply comes, only after so many milliseconds; large ones travel beside the others and take ten
-//! times as long.
+//! times as long. After a command on the key `stop` the node finds that it stood still.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ use chickadee::server::{
     Topology, TopologyNode,
 };
 use chickadee::tasks::TaskGroup;
-use chickadee::types::{ByteSize, Db, MemberState, NodeId, NodeName, Slot, WallMillis};
+use chickadee::types::{ByteSize, Db, Instant, MemberState, NodeId, NodeName, Slot, WallMillis};
 
 /// Values and when they expire, by database and key.
 type Entries = BTreeMap<(Db, Vec<u8>), (Vec<u8>, Option<WallMillis>)>;
@@ -35,6 +36,7 @@ pub(crate) struct Memory {
     max_value_size: usize,
     entries: Arc<Mutex<Entries>>,
     topology: Arc<Topology>,
+    stops: Arc<AtomicU64>,
 }
 
 /// One database of a node.
@@ -153,7 +155,11 @@ impl Backend for Memory {
         }
         let size: usize = call.args.iter().map(|arg| arg.len()).sum();
         let times = if size > LANE_PAYLOAD_MAX { 10 } else { 1 };
-        let late = parse::first_key(call.row, call.args).and_then(lateness);
+        let key = parse::first_key(call.row, call.args);
+        if key == Some(b"stop") {
+            self.stops.fetch_add(1, Ordering::Relaxed);
+        }
+        let late = key.and_then(lateness);
         let Some(late) = late else {
             self.run(call.row, call.args, call.db, call.proto, out);
             return Started::Done;
@@ -167,6 +173,10 @@ impl Backend for Memory {
             memory.run(row, &args, db, proto, &mut out);
             Bytes::from(out)
         }))
+    }
+
+    fn wake(&self, _now: Instant) -> u64 {
+        self.stops.load(Ordering::Relaxed)
     }
 
     fn warm(&self, _db: Db, _keys: &mut dyn Iterator<Item = &[u8]>) {}
@@ -275,6 +285,7 @@ impl FrontEnd {
             max_value_size: usize::try_from(settings.max_value_size.0).unwrap(),
             entries: Arc::default(),
             topology: Arc::new(topology()),
+            stops: Arc::default(),
         });
         let password = password.and_then(Password::from_text);
         let server = Server::new(settings, password, clock, Metrics::unregistered().server);
@@ -284,11 +295,14 @@ impl FrontEnd {
             let bound = listener.local_addr().unwrap();
             let (serving, memory, group) =
                 (Arc::clone(&server), Arc::clone(&memory), tasks.clone());
+            let stops = Arc::clone(&memory.stops);
+            let wake = move |_| stops.load(Ordering::Relaxed);
             let give = move |accepted| {
                 let serve = Arc::clone(&serving).serve(Arc::clone(&memory), accepted);
                 group.spawn("connection", serve);
             };
-            let accept = Arc::clone(&server).listen(listener, port, tasks.stop_signal(), give);
+            let accept =
+                Arc::clone(&server).listen(listener, port, tasks.stop_signal(), (wake, give));
             tasks.spawn("listener", accept);
             bound
         };

@@ -78,7 +78,8 @@ struct Claims<'a> {
     /// Slots on their way from one node to another.
     in_transit: SlotSet,
     known: &'a Known<'a>,
-    /// Whether every member that is not gone gave its word in this round.
+    /// Whether every member that is not gone gave its word in this round, and no member is gone whom
+    /// one of them hears.
     all_heard: bool,
 }
 
@@ -111,17 +112,19 @@ impl<'a> Claims<'a> {
                 by_slot[slot.index()] = Some(*node);
             }
         }
+        let dead_is_heard = known.peers.values().any(|word| word.fresh && word.hears_dead);
         // Whatever generation the view knows: a word of this round is that of a process that runs,
         // and a node raises its generation without a restart when it was taken for dead. Who paused
         // and does not answer has stopped: it released what it had.
-        let all_heard = known.view.others().all(|member| {
-            member.identity.phase == Phase::Paused
-                || known.silent.contains(&member.identity.node)
-                || known
-                    .peers
-                    .get(&member.identity.node)
-                    .is_some_and(|word| word.fresh && word.is_sure())
-        });
+        let all_heard = !dead_is_heard
+            && known.view.others().all(|member| {
+                member.identity.phase == Phase::Paused
+                    || known.silent.contains(&member.identity.node)
+                    || known
+                        .peers
+                        .get(&member.identity.node)
+                        .is_some_and(|word| word.fresh && word.is_sure())
+            });
         let mut in_transit = known.own.in_transit.clone();
         for (_, word) in known.peers.iter().filter(|(node, _)| known.is_heard_of(**node)) {
             in_transit.union_with(&word.holdings.in_transit);

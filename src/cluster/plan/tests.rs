@@ -69,7 +69,7 @@ impl Scene {
         for number in (0..phases.len() as u128).filter(|number| *number != me) {
             scene.words.insert(
                 NodeId(number),
-                PeerHoldings { holdings: nothing(), fresh: true, out: false },
+                PeerHoldings { holdings: nothing(), fresh: true, out: false, hears_dead: false },
             );
         }
         scene
@@ -151,6 +151,17 @@ fn a_dead_owners_slots_are_taken_by_the_next_complete_member_once_all_were_heard
     let mut unheard = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
     unheard.words.get_mut(&NodeId(2)).expect("a peer").fresh = false;
     assert!(unheard.plan().takes.is_empty(), "somebody did not give its word");
+}
+
+/// A node that had been cut off took slots over from one that it had declared dead, and which another
+/// heard all the time.
+#[test]
+fn nobody_is_dead_whom_another_hears() {
+    let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
+    assert!(!scene.plan().takes.is_empty());
+    let word = scene.words.get_mut(&NodeId(2)).expect("a node of the scene");
+    word.hears_dead = true;
+    assert!(scene.plan().takes.is_empty());
 }
 
 #[test]
