@@ -21,6 +21,9 @@ use super::entry::charged_for;
 use super::pages::{Handle, Log};
 use crate::limits::STORE_PART_MAX;
 
+/// A table whose entries are one part in this many fewer than it could hold is not made larger.
+const MARKS_PART: usize = 16;
+
 /// Later than anything: nothing to do.
 pub(super) const NEVER: u64 = u64::MAX;
 
@@ -64,10 +67,29 @@ impl Part {
         self.handles.len() == self.handles.capacity()
     }
 
-    /// Whether the table has the buckets for [`STORE_PART_MAX`] entries; removals leave marks in
-    /// buckets, so that the capacity alone does not tell.
+    /// Entries that the buckets are enough for. Removals leave marks in buckets, so that the capacity
+    /// alone does not tell.
+    fn most(&self) -> usize {
+        self.handles.num_buckets() * 7 / 8
+    }
+
+    /// Whether the table has the buckets for [`STORE_PART_MAX`] entries.
     fn is_at_largest(&self) -> bool {
-        self.handles.num_buckets() * 7 / 8 >= STORE_PART_MAX
+        self.most() >= STORE_PART_MAX
+    }
+
+    /// Whether it is marks that fill the table. It would grow though its buckets are enough, and stay so
+    /// large as long as entries come and go: twice the bytes for nothing.
+    fn is_full_of_marks(&self) -> bool {
+        self.is_full() && self.handles.len() * MARKS_PART <= self.most() * (MARKS_PART - 1)
+    }
+
+    /// Takes the marks away: all handles go to another table of the same size.
+    fn clear_marks(&mut self, keys: Keys<'_>) {
+        let fresh = HashTable::with_capacity(self.most());
+        for handle in std::mem::replace(&mut self.handles, fresh) {
+            self.handles.insert_unique(keys.table_hash(handle), handle, |it| keys.table_hash(*it));
+        }
     }
 
     /// The handles, with the hashes of their keys.
@@ -228,7 +250,10 @@ impl SlotTable {
         if self.parts.is_empty() {
             self.parts.push(Part::new(0, 0));
         }
-        let part = &self.parts[index];
+        let part = &mut self.parts[index];
+        if part.is_full_of_marks() {
+            part.clear_marks(keys);
+        }
         if part.is_full() && part.handles.len() > STORE_PART_MAX / 2 && self.split(keys, index) {
             index = self.part_index(hash);
         }

@@ -421,3 +421,28 @@ fn the_facts_in_a_header_outlive_its_data() {
     assert_eq!((header.keys(), header.digest(), header.floors().count()), (0, 0, 0));
     assert_eq!(shard.headers().nth(1).unwrap().0, of);
 }
+
+/// Removals leave marks in a hash table. It doubled when they had filled it, and stayed so: under churn a
+/// slot's table took twice the bytes, an entry in twenty of a full store.
+#[test]
+fn a_table_does_not_grow_because_entries_come_and_go() {
+    for entries in [80, 700] {
+        let (store, of) = (store(1, 64 << 20, Policy::Refuse), slot(9));
+        let mut shard = store.lock(of);
+        let bytes = |shard: &Shard| shard.table(of).bytes();
+        let put = |shard: &mut Shard, number: u64| {
+            shard.put(of, sized(&key_in(of, number), number + 1, 10).as_ref());
+        };
+        (0..entries).for_each(|number| put(&mut shard, number));
+        let full = bytes(&shard);
+        for number in entries..entries * 200 {
+            let gone = key_in(of, number - entries);
+            assert!(shard.remove(of, gone.stored(), version(number)));
+            put(&mut shard, number);
+        }
+        assert_eq!(shard.table(of).len() as u64, entries);
+        assert_eq!(bytes(&shard), full, "{entries} entries");
+        drop(shard);
+        check(&store, of);
+    }
+}
