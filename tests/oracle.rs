@@ -61,6 +61,7 @@ impl Oracle {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
             let process = Command::new("redis-server")
                 .args(["--port", &port.port().to_string(), "--bind", "127.0.0.1", "--save", ""])
+                .args(["--maxmemory-policy", "allkeys-lfu"])
                 .stdout(Stdio::null())
                 .spawn();
             let Ok(process) = process else {
@@ -404,6 +405,45 @@ fn numbers() {
          incrbyfloat f 0
          set f text
          incrbyfloat f 1",
+    );
+}
+
+#[test]
+fn how_keys_are_kept() {
+    let Some(mut pair) = Pair::start() else { return };
+    pair.script(
+        "mset int -12 zero 0 padded 012 float 1.5 text abc empty ''
+         set just 12345678901234567890123456789012345678901234
+         set more 123456789012345678901234567890123456789012345
+         object encoding int
+         object encoding zero
+         object encoding padded
+         object encoding float
+         object encoding text
+         object encoding empty
+         object encoding just
+         object encoding more
+         object encoding none
+         object refcount text
+         object refcount int
+         object refcount none
+         object idletime text
+         object idletime none
+         object freq none
+         object
+         object text
+         object encoding
+         object encoding text more
+         object nope text
+         memory usage none
+         memory usage none samples 5
+         memory usage none samples 0
+         memory usage text samples x
+         memory usage text sampling 5
+         memory usage text samples
+         memory usage
+         memory
+         memory nope",
     );
 }
 

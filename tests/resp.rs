@@ -343,7 +343,7 @@ async fn clients_find_the_settings_and_fields_that_they_read() {
     let node = FrontEnd::start(settings(), None);
     let mut client = Connection::open(node.address(Port::Client)).await;
     assert_eq!(client.ask("config get save appendonly").await, "[appendonly no save ]");
-    assert_eq!(client.ask("config get MAXMEMORY-*").await, "[maxmemory-policy allkeys-lru]");
+    assert_eq!(client.ask("config get MAXMEMORY-*").await, "[maxmemory-policy allkeys-lfu]");
     assert_eq!(client.ask("config get nope").await, "[]");
     client.ask("set k v").await;
     let info = client.ask("info").await;

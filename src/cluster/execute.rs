@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smallvec::SmallVec;
 
-use crate::command::{self, EntryView, Keyspace, Row};
+use crate::command::{self, EntryView, Kept, Keyspace, Row};
 use crate::config::AcksShortfall;
 use crate::limits::{LANE_PAYLOAD_MAX, TRANSFER_RATE_MIN};
 use crate::resp::{Encoder, errors};
@@ -274,6 +274,13 @@ impl Keyspace for SlotKeyspace<'_> {
     fn peek(&mut self, name: &[u8]) -> Option<EntryView<'_>> {
         let found = self.shard.find(self.slot, &stored_key(self.db, name))?;
         if found.is_live(self.now) { entry_view(found.record()) } else { None }
+    }
+
+    fn kept(&mut self, name: &[u8]) -> Option<Kept> {
+        let key = stored_key(self.db, name);
+        let entry = self.shard.find(self.slot, &key).filter(|entry| entry.is_live(self.now))?;
+        let bytes = entry.charged() + self.shard.table_share(self.slot);
+        Some(Kept { uses: entry.uses(), bytes })
     }
 
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {

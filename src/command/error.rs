@@ -65,6 +65,12 @@ pub enum CommandError {
     /// `COMMAND GETKEYS` with too few or too many arguments.
     #[error("ERR Invalid number of arguments specified for command")]
     InvalidArity,
+    /// `OBJECT IDLETIME`: uses are counted, their times are not kept. As Redis with such a policy.
+    #[error(
+        "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+         switching between policies at runtime LRU and LFU data will take some time to adjust."
+    )]
+    NoIdleTimes,
     /// A row that does not run at a slot was executed there: a peer sent what it must not.
     #[error("ERR this command does not run at a slot")]
     NotAtASlot,

@@ -19,6 +19,9 @@ pub trait Keyspace {
     /// The live entry, without counting.
     fn peek(&mut self, name: &[u8]) -> Option<EntryView<'_>>;
 
+    /// How the live entry is kept, without counting.
+    fn kept(&mut self, name: &[u8]) -> Option<Kept>;
+
     /// Stores a value in the place of whatever is there. `expires_at` lies after `now`.
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>);
 
@@ -27,6 +30,15 @@ pub trait Keyspace {
 
     /// Removes a live entry; `false` if there is none.
     fn remove(&mut self, name: &[u8]) -> bool;
+}
+
+/// How an entry is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Uses that the eviction has counted lately, 0 to 3.
+    pub uses: u8,
+    /// Bytes that it takes, with its key and its part of the tables.
+    pub bytes: usize,
 }
 
 /// A live entry. All values are strings in this release.

@@ -13,6 +13,7 @@ pub mod glob;
 mod key;
 pub mod keyspace;
 pub mod number;
+mod object;
 pub mod parse;
 pub mod row;
 pub mod scan;
@@ -20,7 +21,7 @@ mod string;
 pub mod table;
 
 pub use error::CommandError;
-pub use keyspace::{EntryView, Keyspace};
+pub use keyspace::{EntryView, Kept, Keyspace};
 pub use row::{Flags, Merge, Row, Runs};
 pub use scan::KeyspaceCommand;
 pub use table::Id;
@@ -118,6 +119,13 @@ fn run_on_keys(
         (Id::ExpireAt, _) => return key::expire(row, args, Expiry::SecondsAt, keyspace, reply),
         (Id::PExpireAt, _) => return key::expire(row, args, Expiry::MillisAt, keyspace, reply),
         (Id::Persist, [key]) => key::persist(key, keyspace, reply),
+        (Id::MemoryUsage, [_, key, options @ ..]) => {
+            return object::memory_usage(key, options, keyspace, reply);
+        }
+        (
+            Id::ObjectEncoding | Id::ObjectFreq | Id::ObjectIdleTime | Id::ObjectRefCount,
+            [_, key],
+        ) => return object::object(row.id, key, keyspace, reply),
         _ => return Err(CommandError::NotAtASlot),
     }
     Ok(())

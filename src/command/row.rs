@@ -178,6 +178,11 @@ impl Keys {
         Self { first: 1, last: 1, step: 1, access }
     }
 
+    /// The argument behind a subcommand's name.
+    pub const fn second(access: &'static [&'static str]) -> Self {
+        Self { first: 2, last: 2, step: 1, access }
+    }
+
     /// All arguments.
     pub const fn all(access: &'static [&'static str]) -> Self {
         Self { first: 1, last: -1, step: 1, access }

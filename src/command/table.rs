@@ -47,6 +47,9 @@ macro_rules! runs {
 }
 
 macro_rules! keys {
+    () => {
+        Keys::NONE
+    };
     (none) => {
         Keys::NONE
     };
@@ -61,7 +64,8 @@ macro_rules! commands {
         $keys:ident $($access:ident)?, $($flag:ident)|+,
         $group:ident $since:literal $summary:literal $([$($tip:literal),+])?
         $({$(
-            $sub_wire:literal $sub_id:ident $sub_name:literal $sub_arity:literal, $sub_runs:ident,
+            $sub_wire:literal $sub_id:ident $sub_name:literal $sub_arity:literal,
+            $sub_runs:ident $($sub_keys:ident $sub_access:ident)?,
             $($sub_flag:ident)|+, $sub_since:literal $sub_summary:literal
             $([$($sub_tip:literal),+])?;
         )+})?;
@@ -93,7 +97,7 @@ macro_rules! commands {
                         name: $sub_name,
                         arity: $sub_arity,
                         flags: Flags::NONE$(.with(Flags::$sub_flag))+,
-                        keys: Keys::NONE,
+                        keys: keys!($($sub_keys $sub_access)?),
                         runs: runs!($sub_runs),
                         since: $sub_since,
                         group: Group::$group,
@@ -187,6 +191,30 @@ commands! {
         Generic "2.6.0" "Set the expiration for a key as a UNIX timestamp in milliseconds";
     35 Persist "persist" 2, Slot, one RW_UPDATE, WRITE | FAST | KEYSPACE,
         Generic "2.2.0" "Remove the expiration from a key";
+    42 Object "object" -2, Node, none, NONE,
+        Generic "2.2.3" "A container for object introspection commands" {
+        281 ObjectEncoding "object|encoding" 3, Slot second RO, READONLY | KEYSPACE,
+            "2.2.3" "Inspect the internal encoding of a Redis object"
+            ["nondeterministic_output"];
+        282 ObjectFreq "object|freq" 3, Slot second RO, READONLY | KEYSPACE,
+            "4.0.0" "Get the logarithmic access frequency counter of a Redis object"
+            ["nondeterministic_output"];
+        283 ObjectIdleTime "object|idletime" 3, Slot second RO, READONLY | KEYSPACE,
+            "2.2.3" "Get the time since a Redis object was last accessed"
+            ["nondeterministic_output"];
+        284 ObjectRefCount "object|refcount" 3, Slot second RO, READONLY | KEYSPACE,
+            "2.2.3" "Get the number of references to the value of the key"
+            ["nondeterministic_output"];
+        285 ObjectHelp "object|help" 2, Node, LOADING | STALE | KEYSPACE,
+            "6.2.0" "Show helpful text about the different subcommands";
+    };
+    43 Memory "memory" -2, Node, none, NONE,
+        Server "4.0.0" "A container for memory diagnostics commands" {
+        291 MemoryUsage "memory|usage" -3, Slot second RO, READONLY,
+            "4.0.0" "Estimate the memory usage of a key";
+        292 MemoryHelp "memory|help" 2, Node, LOADING | STALE,
+            "4.0.0" "Show helpful text about the different subcommands";
+    };
     36 Scan "scan" -2, Keyspace, none, READONLY | KEYSPACE,
         Generic "2.8.0" "Incrementally iterate the keys space"
         ["nondeterministic_output", "request_policy:special"];
@@ -425,9 +453,9 @@ pub fn place(row: &Row) -> Option<usize> {
     usize::from(*PLACE.get(usize::from(row.id.wire()))?).checked_sub(1)
 }
 
-/// The row of the command with this number; subcommands, which never travel, have none.
+/// The row of the command with this number; subcommands that never travel have none.
 pub fn by_wire(wire: u16) -> Option<&'static Row> {
-    by_number(wire).filter(|row| !row.name.contains('|'))
+    by_number(wire).filter(|row| !row.name.contains('|') || row.runs == Runs::Slot)
 }
 
 /// The row of the command or subcommand with this number.
@@ -459,7 +487,7 @@ mod tests {
                 assert_eq!(sub.name.split_once('|').map(|(name, _)| name), Some(row.name));
                 assert_eq!(lookup_subcommand(row, sub.last_name().as_bytes()), Some(sub));
                 assert_eq!(by_number(sub.id.wire()), Some(sub));
-                assert_eq!(by_wire(sub.id.wire()), None);
+                assert_eq!(by_wire(sub.id.wire()), (sub.runs == Runs::Slot).then_some(sub));
                 assert_eq!(place(sub), place(row));
             }
         }
@@ -484,6 +512,7 @@ mod tests {
         let travels = |row: &&Row| !matches!(row.runs, Runs::Connection | Runs::Node);
         let numbers: Vec<String> = ROWS
             .iter()
+            .flat_map(|row| std::iter::once(row).chain(row.subcommands))
             .filter(travels)
             .map(|row| format!("{}={}", row.name, row.id.wire()))
             .collect();
@@ -493,7 +522,8 @@ mod tests {
              getrange=11 substr=12 setrange=13 incr=14 decr=15 incrby=16 decrby=17 incrbyfloat=18 \
              mget=19 mset=20 msetnx=21 del=22 unlink=23 exists=24 touch=25 type=26 ttl=27 pttl=28 \
              expiretime=29 pexpiretime=30 expire=31 pexpire=32 expireat=33 pexpireat=34 persist=35 \
-             scan=36 keys=37 dbsize=38 randomkey=39 flushdb=40 flushall=41"
+             object|encoding=281 object|freq=282 object|idletime=283 object|refcount=284 \
+             memory|usage=291 scan=36 keys=37 dbsize=38 randomkey=39 flushdb=40 flushall=41"
         );
     }
 }

@@ -32,6 +32,10 @@ impl Keyspace for Memory {
         live.then_some(EntryView { value, expires_at: *expires_at })
     }
 
+    fn kept(&mut self, name: &[u8]) -> Option<Kept> {
+        self.peek(name).map(|entry| Kept { uses: 2, bytes: name.len() + entry.value.len() })
+    }
+
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {
         assert!(expires_at.is_none_or(|at| at > self.now), "stored after its expiry");
         self.entries.insert(name.to_vec(), (value.to_vec(), expires_at));
@@ -256,6 +260,17 @@ fn a_key_that_expired_is_absent_to_every_command() {
          ttl k => :-2
          setnx k w => :1
          ttl k => :-1",
+    );
+}
+
+#[test]
+fn what_an_entry_takes_and_how_often_it_is_used_is_told() {
+    let mut memory = Memory::at(0);
+    memory.script(
+        "set key value => +OK
+         object freq key => :2
+         memory usage key => :8
+         memory usage key samples 0 => :8",
     );
 }
 

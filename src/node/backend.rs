@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use crate::cluster::{Cache, CommandCall, Started, View};
+use crate::persist::machine::resident_memory;
 use crate::ring::slot_of;
 use crate::server::{Backend, DatabaseFacts, ServerFacts, SlotRange, Topology, TopologyNode};
 use crate::store::Store;
@@ -72,6 +73,8 @@ impl Backend for FrontEnd {
             cluster: node.addresses.cluster,
             ready: node.reasons().is_empty(),
             memory_used: ByteSize(totals.used_bytes),
+            memory_entries: ByteSize(totals.memory.entries),
+            memory_resident: resident_memory(),
             memory_limit: ByteSize(totals.limit_bytes),
             memory_policy: node.config.memory.policy,
             databases,

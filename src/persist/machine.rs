@@ -63,6 +63,13 @@ fn data_dir(state_home: Option<&Path>, home: Option<&Path>) -> PathBuf {
     }
 }
 
+/// Bytes of memory that this process has from the system; `None` where that cannot be read.
+pub fn resident_memory() -> Option<ByteSize> {
+    let pages = fs::read_to_string("/proc/self/statm").ok()?;
+    let resident: u64 = pages.split(' ').nth(1)?.parse().ok()?;
+    Some(ByteSize(resident.saturating_mul(rustix::param::page_size() as u64)))
+}
+
 /// The machine's memory, or what the control group leaves of it. `/proc/meminfo` is not asked:
 /// hardened units cannot see it.
 fn total_memory() -> ByteSize {

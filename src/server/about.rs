@@ -53,6 +53,14 @@ fn execute(
             help("cluster", reply);
             Ok(())
         }
+        (Id::ObjectHelp, _) => {
+            help("object", reply);
+            Ok(())
+        }
+        (Id::MemoryHelp, _) => {
+            help("memory", reply);
+            Ok(())
+        }
         (Id::Config, [_, sub, ..]) => Err(Refusal::Text(errors::unknown_subcommand(row.name, sub))),
         _ if row.name.starts_with("cluster") => topology::run(row, args, context, reply),
         _ if row.name.starts_with("command") => describe::run(row, args, reply),
@@ -91,8 +99,8 @@ fn time(context: &Context<'_>, reply: &mut Encoder<'_>) {
 
 const fn policy(policy: MemoryPolicy) -> &'static str {
     match policy {
-        // Redis has no name for S3-FIFO; of those that clients know this says the same.
-        MemoryPolicy::Evict => "allkeys-lru",
+        // Redis has no name for S3-FIFO; of those that clients know this says the same: uses are counted.
+        MemoryPolicy::Evict => "allkeys-lfu",
         MemoryPolicy::Refuse => "noeviction",
     }
 }
@@ -196,10 +204,24 @@ fn clients_section(context: &Context<'_>, _: &ServerFacts, text: &mut String) {
     );
 }
 
+/// `used_memory` is what the budget is charged: it is the store's alone, and not the allocator's.
+#[expect(clippy::cast_precision_loss, reason = "two places are shown")]
 fn memory_section(_: &Context<'_>, facts: &ServerFacts, text: &mut String) {
+    let used = facts.memory_used.0;
     lines!(text,
-        "used_memory": facts.memory_used.0,
-        "used_memory_human": human(facts.memory_used.0),
+        "used_memory": used,
+        "used_memory_human": human(used),
+        "used_memory_overhead": used.saturating_sub(facts.memory_entries.0),
+        "used_memory_dataset": facts.memory_entries.0,
+    );
+    if let Some(resident) = facts.memory_resident {
+        lines!(text,
+            "used_memory_rss": resident.0,
+            "used_memory_rss_human": human(resident.0),
+            "mem_fragmentation_ratio": format!("{:.2}", resident.0 as f64 / used.max(1) as f64),
+        );
+    }
+    lines!(text,
         "maxmemory": facts.memory_limit.0,
         "maxmemory_human": human(facts.memory_limit.0),
         "maxmemory_policy": policy(facts.memory_policy),

@@ -94,6 +94,10 @@ pub struct ServerFacts {
     pub ready: bool,
     /// Bytes charged to the memory budget.
     pub memory_used: ByteSize,
+    /// Bytes of them that are keys and values with their heads.
+    pub memory_entries: ByteSize,
+    /// Bytes that the process has from the system, if that is known.
+    pub memory_resident: Option<ByteSize>,
     /// The memory budget.
     pub memory_limit: ByteSize,
     /// What happens when it is used up.

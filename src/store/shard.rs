@@ -427,6 +427,12 @@ impl Shard {
         self.log.bytes() + self.table_bytes + self.ghost.bytes() + self.garbage.bytes()
     }
 
+    /// Bytes of a slot's table for each of its entries.
+    pub fn table_share(&self, slot: Slot) -> usize {
+        let table = self.table(slot);
+        table.bytes().div_ceil(table.len().max(1))
+    }
+
     pub(super) fn table(&self, slot: Slot) -> &SlotTable {
         &self.data(slot).table
     }

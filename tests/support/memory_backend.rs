@@ -13,7 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use chickadee::clock::{SharedClock, SystemClock};
 use chickadee::command::scan::{Scan, keys_reply};
-use chickadee::command::{EntryView, Keyspace, KeyspaceCommand, Runs, execute, glob, parse};
+use chickadee::command::{EntryView, Kept, Keyspace, KeyspaceCommand, Runs, execute, glob, parse};
 use chickadee::config::{ClientConfig, MemoryPolicy};
 use chickadee::limits::LANE_PAYLOAD_MAX;
 use chickadee::metrics::Metrics;
@@ -64,6 +64,10 @@ impl Keyspace for Database<'_> {
         let (value, expires_at) = self.entries.get(&(self.db, name.to_vec()))?;
         let live = expires_at.is_none_or(|at| at > self.now);
         live.then_some(EntryView { value, expires_at: *expires_at })
+    }
+
+    fn kept(&mut self, name: &[u8]) -> Option<Kept> {
+        self.peek(name).map(|entry| Kept { uses: 0, bytes: name.len() + entry.value.len() })
     }
 
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {
@@ -201,6 +205,8 @@ impl Backend for Memory {
             cluster: address(2),
             ready: true,
             memory_used: ByteSize(0),
+            memory_entries: ByteSize(0),
+            memory_resident: None,
             memory_limit: ByteSize(1 << 30),
             memory_policy: MemoryPolicy::Evict,
             databases: Db::all().map(count).filter(|facts| facts.keys > 0).collect(),
