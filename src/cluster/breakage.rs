@@ -32,7 +32,7 @@ pub enum Rule {
     KeptIsProved,
     /// The word of a member that lost its place does not count.
     Outcasts,
-    /// A slot that nobody acts for is taken by who follows its highest term.
+    /// Who takes a slot that nobody acts for catches up with its highest term first.
     HighestTerm,
 }
 

@@ -153,6 +153,47 @@ impl Cache {
         slot: Slot,
         up_to: u64,
     ) -> Result<(), CallError> {
+        let theirs = self.list_of(node, slot).await?;
+        let (ours, mark) = self.shared.list_whole(slot, node);
+        let difference = differ(&ours, &theirs, mark, up_to);
+        self.fetch_from(node, slot, &difference.fetch).await?;
+        self.send_to(link, slot, &difference);
+        Ok(())
+    }
+
+    /// Takes in what a complete holder has of slots that nobody acts for, and this node has not or has
+    /// older. Gives the slots for which that was done.
+    pub(super) async fn pull_from(
+        &self,
+        node: NodeId,
+        slots: &SlotSet,
+    ) -> Result<SlotSet, CallError> {
+        let (shared, all) = (&self.shared, slots.iter().collect::<Vec<_>>());
+        let mut done = SlotSet::new();
+        for chunk in all.chunks(DIGESTS_AT_ONCE) {
+            let request = Request::Digests { slots: chunk.iter().copied().collect() };
+            let answer = self.ask(node, &request).await?;
+            let Some(Response::Digests(theirs)) = Response::decode(&answer) else {
+                return Err(not_understood());
+            };
+            for (slot, digest, term) in theirs.into_iter().filter(|it| slots.contains(it.0)) {
+                if shared.store.lock(slot).header(slot).digest() != digest {
+                    let theirs = self.list_of(node, slot).await?;
+                    let (ours, mark) = shared.list_whole(slot, node);
+                    let difference = differ(&ours, &theirs, mark, u64::MAX);
+                    self.fetch_from(node, slot, &difference.fetch).await?;
+                }
+                let mut shard = shared.store.lock(slot);
+                let header = shard.header_mut(slot);
+                header.term = header.term.max(term);
+                done.insert(slot);
+            }
+        }
+        Ok(done)
+    }
+
+    /// Hashes and versions of all that a holder has of a slot.
+    async fn list_of(&self, node: NodeId, slot: Slot) -> Result<Vec<Listed>, CallError> {
         let mut theirs = Vec::new();
         let mut from = Some(0);
         while let Some(hash) = from {
@@ -163,14 +204,10 @@ impl Cache {
             theirs.extend(listed);
             from = next.filter(|next| *next > hash);
         }
-        let (ours, mark) = self.shared.list_whole(slot, node);
-        let difference = differ(&ours, &theirs, mark, up_to);
-        self.fetch_from(node, slot, &difference.fetch).await?;
-        self.send_to(link, slot, &difference);
-        Ok(())
+        Ok(theirs)
     }
 
-    /// Fetches records and merges them here; the other holders hear of what was new.
+    /// Fetches records and merges them here. If this node acts the other holders hear of what was new.
     async fn fetch_from(&self, node: NodeId, slot: Slot, hashes: &[u64]) -> Result<(), CallError> {
         let shared = &self.shared;
         for chunk in hashes.chunks(FETCH_AT_ONCE) {
@@ -186,10 +223,13 @@ impl Cache {
                 let mut shard = shared.store.lock(slot);
                 shard.clock_mut().observe(wall, record.version.clock);
                 if shard.merge(slot, record) == Merged::Applied {
-                    let term = shard.header(slot).term;
-                    let item = Item { slot, term, happened: Happened::Record(record) };
-                    let group = Group::of(&item);
-                    shared.queue(&view, &shard, Outgoing::untallied(slot, &group), &mut to_drive);
+                    if shard.header(slot).acting {
+                        let term = shard.header(slot).term;
+                        let item = Item { slot, term, happened: Happened::Record(record) };
+                        let group = Group::of(&item);
+                        let outgoing = Outgoing::untallied(slot, &group);
+                        shared.queue(&view, &shard, outgoing, &mut to_drive);
+                    }
                     shared.metrics.cluster.repaired_pulled.increment(1);
                     shared.metrics.store.writes_repair.increment(1);
                 }

@@ -85,33 +85,22 @@ impl Cache {
         if shared.kept.is_loading() || shared.kept.awaits_others(view, shared.clock.now()) {
             plan.promotes = SlotSet::new();
         }
-        let free = std::mem::take(&mut plan.takes);
-        let takes = self.takeable_by_term(view, &silent, free).await;
+        let is_idle = plan.is_idle();
+        self.settle_alone(&plan, view);
+        self.start_moving(&plan, &own.acting, tasks);
+        self.follow_phase(&plan, view, members).await;
+        shared.show_plan(&plan);
+        let takes = self.catch_up(view, &silent, plan.takes).await;
         if is_old() {
             return false;
         }
-        plan.takes = takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
-        self.settle_alone(&plan, view, &orphans);
-        for (donor, slots) in plan.fills.clone() {
-            tracing::info!(node = %donor, slots = slots.len(), "fill started");
-            let cache = self.clone();
-            tasks.spawn("fill", async move { cache.fill_from(donor, slots).await });
-        }
-        for (holder, slots) in plan.releases.clone() {
-            lock(&shared.asking).union_with(&slots);
-            let (cache, acting) = (self.clone(), own.acting.clone());
-            tasks.spawn("release", async move {
-                cache.ask_release(holder, &slots, &acting).await;
-                lock(&cache.shared.asking).subtract(&slots);
-            });
-        }
-        self.follow_phase(&plan, view, members).await;
-        shared.show_plan(&plan);
-        plan.is_idle() && self.doubted(view).iter().all(|link| silent.contains(&link.node))
+        let takes = takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
+        self.take_over(view, &takes, &orphans);
+        is_idle && self.doubted(view).iter().all(|link| silent.contains(&link.node))
     }
 
-    /// What needs no other node: takes, promotions, drops.
-    fn settle_alone(&self, plan: &Plan, view: &View, orphans: &SlotSet) {
+    /// What needs no other node: promotions and drops.
+    fn settle_alone(&self, plan: &Plan, view: &View) {
         let shared = &self.shared;
         for slot in plan.promotes.iter() {
             shared.promote(view, slot);
@@ -122,19 +111,41 @@ impl Cache {
             shared.metrics.cluster.promoted.increment(slots as u64);
             tracing::warn!(slots, "no complete copy was left: this node's was declared complete");
         }
-        if !plan.takes.is_empty() {
-            let slots = plan.takes.len();
-            let deputy = plan.takes.iter().filter(|slot| orphans.contains(*slot)).count();
-            plan.takes.iter().for_each(|slot| shared.take_free(view, slot));
-            shared.taken_over.fetch_add(slots, Ordering::Relaxed);
-            shared.metrics.cluster.deputy_takeovers.increment(deputy as u64);
-            shared.metrics.cluster.handovers_death.increment((slots - deputy) as u64);
-            tracing::info!(slots, from_silent = deputy, "slots taken over that nobody acted for");
-        }
         if !plan.drops.is_empty() {
             tracing::info!(slots = plan.drops.len(), "slots dropped that others hold now");
             plan.drops.iter().for_each(|slot| shared.drop_slot(slot));
         }
+    }
+
+    /// Starts fills, and asks for releases.
+    fn start_moving(&self, plan: &Plan, own_acting: &SlotSet, tasks: &TaskGroup) {
+        for (donor, slots) in plan.fills.clone() {
+            tracing::info!(node = %donor, slots = slots.len(), "fill started");
+            let cache = self.clone();
+            tasks.spawn("fill", async move { cache.fill_from(donor, slots).await });
+        }
+        for (holder, slots) in plan.releases.clone() {
+            lock(&self.shared.asking).union_with(&slots);
+            let (cache, acting) = (self.clone(), own_acting.clone());
+            tasks.spawn("release", async move {
+                cache.ask_release(holder, &slots, &acting).await;
+                lock(&cache.shared.asking).subtract(&slots);
+            });
+        }
+    }
+
+    /// Begins to act for slots that nobody acts for.
+    fn take_over(&self, view: &View, takes: &SlotSet, orphans: &SlotSet) {
+        if takes.is_empty() {
+            return;
+        }
+        let (shared, slots) = (&self.shared, takes.len());
+        let deputy = takes.iter().filter(|slot| orphans.contains(*slot)).count();
+        takes.iter().for_each(|slot| shared.take_free(view, slot));
+        shared.taken_over.fetch_add(slots, Ordering::Relaxed);
+        shared.metrics.cluster.deputy_takeovers.increment(deputy as u64);
+        shared.metrics.cluster.handovers_death.increment((slots - deputy) as u64);
+        tracing::info!(slots, from_silent = deputy, "slots taken over that nobody acted for");
     }
 
     /// Asks everyone who is not silent what they hold, and tells them which slots this node may take

@@ -2,13 +2,13 @@
 //! to act for slots that nobody acts for.
 //!
 //! Who is complete follows a term, and a higher one that it does not know may have brought writes that
-//! it missed: its copy counts no more then. What the others answer is weighed by whether they, or this
+//! it missed: it catches up before it acts. What the others answer is weighed by whether they, or this
 //! node, lost their place on the ring.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::limits::HOLDINGS_TIMEOUT;
-use crate::types::{Generation, NodeId, Slot, SlotSet, Term};
+use crate::types::{Generation, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{Request, Response, Terms};
 
 use super::acting::HOLLOW;
@@ -26,6 +26,8 @@ pub(super) struct Heard {
     pub(super) equal: Vec<Term>,
     /// Of those who are out, where this node is not, or who began with nothing.
     weaker: Vec<Term>,
+    /// The highest of `equal`, and who follows it.
+    highest: Option<(Term, NodeId)>,
 }
 
 impl Heard {
@@ -34,7 +36,7 @@ impl Heard {
     }
 }
 
-/// What a fenced node was told.
+/// What was answered.
 pub(super) struct Answers {
     pub(super) terms: BTreeMap<NodeId, Vec<Option<Term>>>,
     verdicts: Vec<Verdict>,
@@ -61,6 +63,10 @@ impl Answers {
                     _ => &mut of_slot.equal,
                 };
                 place.extend(*term);
+                if matches!((own_out, their_out), (true, true) | (false, false)) && !is_hollow {
+                    let theirs = term.map(|term| (term, *node));
+                    of_slot.highest = of_slot.highest.max(theirs);
+                }
             }
         }
         heard
@@ -84,27 +90,24 @@ impl Shared {
         Terms { terms: slots.iter().map(term).collect(), removed }
     }
 
-    /// Whether this node may begin to act for a slot, by what the other complete holders know. If one
-    /// of them follows a higher term there may be writes that this node missed: its copy counts as
-    /// complete no more.
-    fn may_take(&self, slot: Slot, heard: &Heard) -> bool {
+    /// Notes the terms that others follow for a slot that this node is about to act for. Gives the
+    /// complete holder of the highest, if that is higher than its own: there may be writes that it
+    /// missed.
+    fn note_terms(&self, slot: Slot, heard: &Heard) -> Option<NodeId> {
         let mut shard = self.store.lock(slot);
         let header = shard.header_mut(slot);
         let highest = heard.all().max().unwrap_or_default();
         header.above = header.above.max(highest);
-        let higher = heard.equal.iter().copied().max().filter(|term| *term > header.term);
-        if let Some(term) = higher {
-            header.complete = false;
-            header.term = term;
-        }
-        higher.is_none()
+        let own = header.term;
+        heard.highest.filter(|(term, _)| *term > own).map(|(_, node)| node)
     }
 }
 
 impl Cache {
-    /// Of slots that nobody acts for those that this node may take: it asks everyone who is not silent
-    /// for the terms that they follow. Nothing, if one of them does not answer or this node is out.
-    pub(super) async fn takeable_by_term(
+    /// Of slots that nobody acts for those that this node may take. It asks everyone who is not silent for
+    /// the terms that they follow, and where a complete holder follows a higher one it takes in first
+    /// what that has and it has not. Nothing, if one of them does not answer or this node is out.
+    pub(super) async fn catch_up(
         &self,
         view: &View,
         silent: &BTreeSet<NodeId>,
@@ -118,16 +121,21 @@ impl Cache {
         let Some(answers) = answers.filter(|answers| !answers.is_out(view.me)) else {
             return SlotSet::new();
         };
-        let heard = answers.by_slot(view.me, &slots);
-        let of_slot = slots.iter().zip(&heard);
-        let may: SlotSet =
-            of_slot.filter(|(slot, heard)| shared.may_take(*slot, heard)).map(|it| it.0).collect();
-        if may.len() < slots.len() {
-            let missed = slots.len() - may.len();
-            tracing::info!(slots = missed, "not taken over: others follow a higher term");
-            shared.holdings.changed();
+        let mut ahead: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
+        for (slot, heard) in slots.iter().zip(&answers.by_slot(view.me, &slots)) {
+            if let Some(node) = shared.note_terms(slot, heard) {
+                ahead.entry(node).or_default().insert(slot);
+            }
         }
-        may
+        let mut ready = slots;
+        for (node, behind) in ahead {
+            ready.subtract(&behind);
+            match self.pull_from(node, &behind).await {
+                Ok(done) => ready.union_with(&done),
+                Err(error) => tracing::info!(%node, %error, "not taken over: cannot catch up"),
+            }
+        }
+        ready
     }
 
     /// Asks everyone who is not silent; `None` if one of them did not answer.
@@ -151,7 +159,12 @@ impl Cache {
         let own = Verdict { by: view.me, out: shared.outcasts.all() };
         let mut answers = Answers { terms: BTreeMap::new(), verdicts: vec![own] };
         for (node, call) in calls {
-            let answer = call.await.ok()?;
+            let answer = match call.await {
+                Ok(answer) => answer,
+                // It has stopped, and released what it had.
+                Err(_) if view.phase_of(node) == Some(Phase::Paused) => continue,
+                Err(_) => return None,
+            };
             let Some(Response::Terms(said)) = Response::decode(&answer) else { return None };
             answers.terms.insert(node, said.terms);
             let out = said.removed.into_iter().collect();

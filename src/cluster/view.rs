@@ -136,6 +136,11 @@ impl View {
         self.table.get(node).map_or(Standing::Gone, standing)
     }
 
+    /// Where a member is in its life, by its own last word.
+    pub(super) fn phase_of(&self, node: NodeId) -> Option<Phase> {
+        Some(self.table.get(node)?.identity.phase)
+    }
+
     /// Members that can be talked to, this node excepted.
     pub fn others(&self) -> impl Iterator<Item = &MemberInfo> {
         self.table

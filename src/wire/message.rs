@@ -152,7 +152,7 @@ pub struct Aside {
     pub hears_dead: bool,
 }
 
-/// What a fenced node is told.
+/// Under which terms a node holds slots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// The term of each slot asked about, in their order; `None` where the answerer is not complete.

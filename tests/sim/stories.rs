@@ -82,7 +82,7 @@ pub(crate) fn unaware() -> Script {
 }
 
 #[test]
-fn a_free_slot_goes_to_who_follows_its_highest_term() {
+fn who_takes_a_free_slot_catches_up_with_its_highest_term() {
     tell_with(&unaware(), 35..38);
 }
 

@@ -104,7 +104,7 @@ impl<'a> Claims<'a> {
     fn new(known: &'a Known<'a>) -> Self {
         let mut by_slot = vec![None; usize::from(SLOTS)];
         for (node, word) in known.peers {
-            let stopped = phase(known.view, *node) == Some(Phase::Paused) && !word.fresh;
+            let stopped = known.view.phase_of(*node) == Some(Phase::Paused) && !word.fresh;
             if stopped || word.out || !known.is_heard_of(*node) {
                 continue;
             }
@@ -175,7 +175,7 @@ impl<'a> Claims<'a> {
         is_fit: impl Fn(NodeId) -> bool,
     ) -> Result<Option<NodeId>, Unsure> {
         for placed in self.known.view.replica_set(slot) {
-            let active = phase(self.known.view, placed.node) == Some(Phase::Active);
+            let active = self.known.view.phase_of(placed.node) == Some(Phase::Active);
             if !self.known.is_heard_of(placed.node) || !active || !is_fit(placed.node) {
                 continue;
             }
@@ -228,10 +228,6 @@ impl<'a> Claims<'a> {
                 .range(..view.me)
                 .any(|(_, word)| word.holdings.complete.contains(slot))
     }
-}
-
-fn phase(view: &View, node: NodeId) -> Option<Phase> {
-    Some(view.table.get(node)?.identity.phase)
 }
 
 fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
