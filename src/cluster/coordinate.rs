@@ -284,13 +284,14 @@ impl Pursuit {
                 }
             };
             self.cache.shared.metrics.cluster.proxied_retried.increment(1);
-            let (target, stand_in) = if next.is_some() {
-                (next, false)
-            } else if self.wait().await {
-                self.cache.route(self.slot)
-            } else {
+            if next.is_none() {
+                self.wait().await;
+            }
+            if self.is_over() {
                 return self.give_up();
-            };
+            }
+            let (target, stand_in) =
+                if next.is_some() { (next, false) } else { self.cache.route(self.slot) };
             asked = target;
             tried = match target {
                 Some(node) => self.try_at(node, stand_in).await,
@@ -345,6 +346,9 @@ impl Pursuit {
         if node == self.cache.shared.options.me {
             if is_deputy {
                 self.cache.stand_in(self.slot, DEPUTY_PATIENCE).await;
+                if self.is_over() {
+                    return Tried::Elsewhere(None);
+                }
             }
             let mut out = Vec::new();
             let executed = self.run_here(stand_in, &mut out);
@@ -395,15 +399,17 @@ impl Pursuit {
         }
     }
 
-    /// Pauses before the next try; `false` once the budget is spent.
-    async fn wait(&mut self) -> bool {
-        let clock = &self.cache.shared.clock;
-        if clock.now() >= self.deadline {
-            return false;
+    /// Pauses before the next try, if there may be one.
+    async fn wait(&mut self) {
+        if !self.is_over() {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSES.1);
         }
-        tokio::time::sleep(self.pause).await;
-        self.pause = (self.pause * 2).min(PAUSES.1);
-        true
+    }
+
+    /// Whether the budget is spent. Looked at right before each try: the node may have stood still.
+    fn is_over(&self) -> bool {
+        self.cache.shared.clock.now() >= self.deadline
     }
 
     fn give_up(&self) -> Bytes {

@@ -13,6 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use tokio::sync::Notify;
+
 use crate::limits::TICK_LATE;
 use crate::tasks::lock;
 use crate::types::{Generation, Instant, NodeId, Slot, SlotSet};
@@ -55,8 +57,12 @@ pub(super) struct Fence {
     state: Mutex<State>,
     /// Milliseconds of the monotonic clock.
     last_tick: AtomicU64,
-    /// How often the node found itself late.
+    /// How often the node stood still for as long as a client's command may take.
     stops: AtomicU64,
+    /// Told of each such stop.
+    stopped: Notify,
+    /// Held while a node that finds itself late is fenced, by the first thread that finds it.
+    waking: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -68,7 +74,11 @@ struct State {
 }
 
 fn millis(now: Instant) -> u64 {
-    u64::try_from(now.since_origin().as_millis()).unwrap_or(u64::MAX)
+    span(now.since_origin())
+}
+
+fn span(span: Duration) -> u64 {
+    u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl Fence {
@@ -78,6 +88,8 @@ impl Fence {
             state: Mutex::default(),
             last_tick: AtomicU64::new(millis(now)),
             stops: AtomicU64::new(0),
+            stopped: Notify::new(),
+            waking: Mutex::default(),
         }
     }
 
@@ -110,16 +122,37 @@ impl Shared {
     }
 
     /// Called before a batch of commands or requests is executed, and by a timer: a node whose last
-    /// tick is too old executes nothing under the bits that it had. Counts how often it was.
+    /// tick is too old executes nothing under the bits that it had.
+    ///
+    /// Counts how often the node stood still for as long as a client's command may take or longer:
+    /// what was sent to it before its last such stop may have been given up by its client.
     pub fn wake(&self, now: Instant) -> u64 {
-        let (now, last) = (millis(now), self.fence.last_tick.load(Ordering::SeqCst));
-        if now.saturating_sub(last) > u64::try_from(TICK_LATE.as_millis()).unwrap_or(u64::MAX) {
-            self.fence_off(FenceReason::Late);
-            self.fence.stops.fetch_add(1, Ordering::SeqCst);
-            // After the bits are gone: a thread that sees the tick must see that as well.
-            self.fence.last_tick.fetch_max(now, Ordering::SeqCst);
+        let now = millis(now);
+        if now.saturating_sub(self.fence.last_tick.load(Ordering::SeqCst)) > span(TICK_LATE) {
+            self.wake_late(now);
         }
-        if Rule::OldCommands.is_broken() { 0 } else { self.fence.stops.load(Ordering::SeqCst) }
+        self.fence.stops.load(Ordering::SeqCst)
+    }
+
+    #[cold]
+    fn wake_late(&self, now: u64) {
+        let _one_at_a_time = lock(&self.fence.waking);
+        let late = now.saturating_sub(self.fence.last_tick.load(Ordering::SeqCst));
+        if late <= span(TICK_LATE) {
+            return;
+        }
+        self.fence_off(FenceReason::Late);
+        if late >= span(self.options.op_timeout) && !Rule::OldCommands.is_broken() {
+            self.fence.stops.fetch_add(1, Ordering::SeqCst);
+            self.fence.stopped.notify_one();
+        }
+        // After the bits are gone: a thread that sees the tick must see that as well.
+        self.fence.last_tick.fetch_max(now, Ordering::SeqCst);
+    }
+
+    /// Waits until the node has stood still for as long as a client's command may take.
+    pub async fn has_stood_still(&self) {
+        self.fence.stopped.notified().await;
     }
 
     /// The node's timer runs as it should.

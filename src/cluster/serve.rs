@@ -16,7 +16,6 @@ use crate::wire::replication::{self, Happened, Item};
 use super::breakage::Rule;
 use super::coordinate::proto_of;
 use super::execute::Executed;
-use super::view::Standing;
 use super::{Cache, MemberPort, Shared};
 
 /// How long a release may wait for the queue of writes before it.
@@ -145,7 +144,7 @@ impl Serve for PeerService {
                 shared.yields.give_up(&taking);
                 let asked = shared.outcasts.asked(from.node);
                 let (view, removed) = (shared.view.load(), shared.outcasts.removal(from.node));
-                let hears_dead = dead.iter().any(|node| view.standing(*node) != Standing::Gone);
+                let hears_dead = view.hears_any(&dead);
                 let aside = Aside { asked, wall: shared.clock.wall(), removed, hears_dead };
                 if shared.holdings.is_current(known, shared.clock.now()) {
                     return now(&Response::Unchanged(aside));

@@ -136,6 +136,11 @@ impl View {
         self.table.get(node).map_or(Standing::Gone, standing)
     }
 
+    /// Whether one of these members is alive or suspect here.
+    pub(super) fn hears_any(&self, members: &[NodeId]) -> bool {
+        members.iter().any(|node| self.standing(*node) != Standing::Gone)
+    }
+
     /// Where a member is in its life, by its own last word.
     pub(super) fn phase_of(&self, node: NodeId) -> Option<Phase> {
         Some(self.table.get(node)?.identity.phase)

@@ -228,6 +228,17 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
             (shard.executor.clone(), Arc::new(front_end))
         })
         .collect();
+    let (node, mut stop) = (Arc::clone(inner), inner.tasks.stop_signal());
+    inner.tasks.spawn("close old clients", async move {
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.stopped() => return,
+                () = node.shared.has_stood_still() => {}
+            }
+            node.server.close_old();
+        }
+    });
     let listeners = client
         .into_iter()
         .map(|listener| (listener, Port::Client))

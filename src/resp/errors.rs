@@ -48,9 +48,9 @@ pub fn try_again(why: &str) -> String {
     format!("TRYAGAIN {why}")
 }
 
-/// The node stood still, and a write may have been sent before that: its client may have given it up.
-pub const STOOD_STILL: &str =
-    "TRYAGAIN this node stood still for a while, and the command may be from before";
+/// The node stood still since the connection was made, which is closed with this: what comes over it
+/// may be from before.
+pub const STOOD_STILL: &str = "TRYAGAIN this node stood still for a while: connect anew";
 
 /// The write may have been executed or not.
 pub fn outcome_unknown(why: &str) -> String {

@@ -15,8 +15,8 @@ pub trait Backend: Send + Sync + 'static {
     /// appended to `out`, or given by the future; what it sends is sent in the order of calls.
     fn start(&self, call: &CommandCall<'_>, out: &mut Vec<u8>) -> Started;
 
-    /// Called before commands are started that arrived together. Counts how often this node found
-    /// that it had stood still.
+    /// Called before commands are started that arrived together. Counts how often this node stood
+    /// still for as long as a command may take.
     fn wake(&self, _now: Instant) -> u64 {
         0
     }

@@ -20,7 +20,6 @@ use crate::limits;
 use crate::resp::{
     Args, Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors,
 };
-use crate::server::age::Age;
 use crate::server::clients::Client;
 use crate::server::local::{self, After};
 use crate::server::replies::Replies;
@@ -44,6 +43,8 @@ pub(super) enum Ended {
     Protocol,
     /// Replies beyond `client.output_buffer_limit`.
     Output,
+    /// The node stood still since the connection was made.
+    StoodStill,
 }
 
 /// What follows a batch.
@@ -135,7 +136,8 @@ pub(super) struct Connection<'a, B, S> {
     room: usize,
     replies: Replies,
     barrier: Barrier,
-    age: Age,
+    /// How often the node had stood still when the connection had not yet been made.
+    stops: u64,
     /// When the group began that runs now.
     now: WallMillis,
     counts: BatchCounts,
@@ -163,7 +165,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             room: limits::READ_ROOM.0,
             replies: Replies::default(),
             barrier: Barrier::default(),
-            age: Age::new(stops),
+            stops,
             now: WallMillis::default(),
             counts: BatchCounts::default(),
         }
@@ -205,7 +207,6 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     }
 
     async fn read(&mut self) -> Result<(), Ended> {
-        self.age.handle_read();
         let missing = self.needed.saturating_sub(self.input.len());
         let room = self.room.max(missing.min(limits::READ_ROOM.1));
         self.input.reserve(room);
@@ -229,9 +230,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             Ok(0) | Err(_) => Err(Ended::ByClient),
             Ok(length) => {
                 self.server.metrics.bytes_received.increment(length as u64);
-                if length < room {
-                    self.age.handle_emptied(self.backend.wake(self.server.clock.now()));
-                } else {
+                if length == room {
                     self.room = (self.room * 2).min(limits::READ_ROOM.1);
                 }
                 Ok(())
@@ -309,7 +308,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     /// Runs what was read ahead.
     async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
         self.now = self.server.clock.wall();
-        self.age.handle_run(self.backend.wake(self.server.clock.now()));
+        let mut stood_still = self.has_stood_still();
         let mut ahead = mem::take(&mut self.ahead);
         let authenticated = self.session.authenticated;
         let mut ran = Ran::All;
@@ -322,6 +321,12 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
                     return Ran::End(Ended::Output);
                 }
                 self.now = self.server.clock.wall();
+                stood_still = self.has_stood_still();
+            }
+            if stood_still {
+                Encoder::new(&mut self.replies.ready, self.session.proto)
+                    .error(errors::STOOD_STILL);
+                return Ran::End(Ended::StoodStill);
             }
             let (row, after) = self.start(&one);
             *last = row.or(*last);
@@ -335,6 +340,12 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         }
         self.ahead = ahead;
         ran
+    }
+
+    /// Whether the node has stood still since the connection was made: what comes over it may be from
+    /// before, in the socket or on its way, and given up by its client.
+    fn has_stood_still(&self) -> bool {
+        self.backend.wake(self.server.clock.now()) != self.stops
     }
 
     /// What comes after a group, all of which has run.
@@ -412,7 +423,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             return (None, After::Close);
         }
         let mut after = After::Continue;
-        let admitted = admit(one.row, &args, &self.session, &self.age);
+        let admitted = admit(one.row, &args, &self.session);
         match admitted {
             Ok(row) => {
                 let mut parts = Parts {
@@ -436,10 +447,6 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             }
             Err(Refused::Unauthenticated) => {
                 Encoder::new(&mut self.replies.ready, self.session.proto).error(errors::NOAUTH);
-            }
-            Err(Refused::Old) => {
-                Encoder::new(&mut self.replies.ready, self.session.proto)
-                    .error(errors::STOOD_STILL);
             }
         }
         let reply = self.replies.ready.get(from..).unwrap_or_default();
@@ -475,8 +482,6 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
 enum Refused {
     Command(CommandError),
     Unauthenticated,
-    /// It is a write that may have been sent before the node stood still.
-    Old,
 }
 
 /// The row of a request that this connection may run.
@@ -484,18 +489,15 @@ fn admit(
     row: Option<&'static Row>,
     args: &[&[u8]],
     session: &Session,
-    age: &Age,
 ) -> Result<&'static Row, Refused> {
     let row = match row {
         Some(row) => row,
         None => parse::resolve(args).map_err(Refused::Command)?,
     };
-    if !session.authenticated && !row.flags.has(Flags::NO_AUTH) {
-        Err(Refused::Unauthenticated)
-    } else if row.is_write() && age.may_be_old() {
-        Err(Refused::Old)
-    } else {
+    if session.authenticated || row.flags.has(Flags::NO_AUTH) {
         Ok(row)
+    } else {
+        Err(Refused::Unauthenticated)
     }
 }
 

@@ -19,6 +19,9 @@ use crate::types::Instant;
 /// How long to wait when accepting fails: mostly for want of file descriptors.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
+/// Within this time a runtime has asked the system what waits.
+const ASKED: std::time::Duration = std::time::Duration::from_millis(2);
+
 /// A connection that was accepted and counted; to be served on any thread.
 #[derive(Debug)]
 pub struct Accepted {
@@ -59,9 +62,10 @@ impl Server {
         mut stop: Stop,
         (wake, mut give): (impl Fn(Instant) -> u64, impl FnMut(Accepted)),
     ) {
-        // Connections that wait while the node stands still are older than its last stop.
+        // Those that wait while the node stands still are older than its last stop.
         let mut stops = wake(self.clock.now());
         loop {
+            let before = wake(self.clock.now());
             let accepted = tokio::select! {
                 biased;
                 () = stop.stopped() => return,
@@ -71,11 +75,16 @@ impl Server {
             let accepted = if let Some(accepted) = accepted {
                 accepted
             } else {
-                stops = wake(self.clock.now());
+                stops = before;
                 tokio::select! {
                     biased;
                     () = stop.stopped() => return,
                     accepted = listener.accept() => accepted,
+                    () = self.stood_still.notified() => {
+                        // What waits shows only after the runtime has asked the system.
+                        sleep_until(&*self.clock, self.clock.now() + ASKED).await;
+                        continue;
+                    }
                 }
             };
             match accepted {
@@ -87,6 +96,14 @@ impl Server {
                 Err(error) => self.rest_from(&error).await,
             }
         }
+    }
+
+    /// The node stood still: closes every connection of before. What is under way on them is answered
+    /// first.
+    pub fn close_old(&self) {
+        tracing::warn!(clients = self.clients.count(), "clients of before a stop are closed");
+        self.clients.close_all();
+        self.stood_still.notify_waiters();
     }
 
     async fn rest_from(&self, error: &std::io::Error) {

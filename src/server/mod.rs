@@ -15,7 +15,6 @@
 //! leave in the order of the requests.
 
 mod about;
-mod age;
 pub mod backend;
 pub mod clients;
 mod connection;
@@ -29,6 +28,8 @@ pub mod stats;
 mod topology;
 
 use std::sync::Arc;
+
+use tokio::sync::Notify;
 
 pub use backend::{
     Backend, CommandCall, DatabaseFacts, Port, ServerFacts, SlotRange, Started, Topology,
@@ -59,6 +60,8 @@ pub struct Server {
     clients: Arc<Clients>,
     stats: CommandStats,
     cluster_replies: ReplyCache,
+    /// Told when the node has stood still.
+    stood_still: Notify,
 }
 
 impl Server {
@@ -77,6 +80,7 @@ impl Server {
             clients: Arc::default(),
             stats: CommandStats::default(),
             cluster_replies: ReplyCache::default(),
+            stood_still: Notify::new(),
         })
     }
 

@@ -165,6 +165,18 @@ fn nobody_is_dead_whom_another_hears() {
 }
 
 #[test]
+fn a_suspect_member_is_heard_and_a_dead_one_is_not() {
+    let states = [MemberState::Suspect, MemberState::Dead, MemberState::Left];
+    let scene = (0..)
+        .zip(states)
+        .fold(Scene::new(3, &[Phase::Active; 4]), |scene, (node, state)| scene.state(node, state));
+    let view = scene.view();
+    assert_eq!(view.dead(), [NodeId(1)]);
+    let heard = |node| view.hears_any(&[NodeId(1), NodeId(node)]);
+    assert!(heard(0) && heard(3) && !heard(1) && !heard(2) && !heard(9));
+}
+
+#[test]
 fn the_word_of_a_node_counts_that_was_taken_for_dead_and_came_back() {
     let mut scene = Scene::new(1, &ACTIVE).in_order().state(0, MemberState::Dead);
     let free = scene.plan().takes;
