@@ -340,7 +340,7 @@ impl Shared {
             ours.extend(listed);
             from = next;
         }
-        (ours, marks::get(self.store.lock(slot).header(slot), holder))
+        (ours, marks::silence(self.store.lock(slot).header(slot), holder))
     }
 
     /// The records of some hashes, encoded.

@@ -328,7 +328,8 @@ impl Cache {
             } else {
                 marks::raise(header, receiver, as_of);
             }
-            let happened = Happened::Filled { session: request.session, as_of };
+            let (session, forgotten) = (request.session, header.forgotten);
+            let happened = Happened::Filled { session, as_of, forgotten };
             let group = Group::of(&Item { slot, term: header.term, happened });
             if link.push(index, Outgoing::untallied(slot, &group)) {
                 to_drive.push((Arc::clone(&link), index));

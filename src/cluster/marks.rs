@@ -9,6 +9,12 @@ pub(super) fn get(header: &SlotHeader, holder: NodeId) -> u64 {
     header.marks.iter().find(|(node, _)| *node == holder).map_or(0, |(_, mark)| *mark)
 }
 
+/// The clock up to which this node's silence counts against what a holder has: its mark, or where
+/// tombstones are gone that it may not have seen.
+pub(super) fn silence(header: &SlotHeader, holder: NodeId) -> u64 {
+    get(header, holder).max(header.forgotten)
+}
+
 /// A fill or compare proved the holder equal up to `clock`.
 pub(super) fn raise(header: &mut SlotHeader, holder: NodeId, clock: u64) {
     match header.marks.iter_mut().find(|(node, _)| *node == holder) {
@@ -50,5 +56,7 @@ mod tests {
         assert_eq!((get(&header, NodeId(1)), get(&header, NodeId(2))), (10, 5));
         inherit(&mut header, &[(NodeId(1), 30)]);
         assert_eq!(get(&header, NodeId(2)), 0);
+        header.forgotten = 7;
+        assert_eq!((silence(&header, NodeId(1)), silence(&header, NodeId(2))), (10, 7));
     }
 }

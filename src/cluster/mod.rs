@@ -45,7 +45,7 @@ mod yields;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -136,6 +136,8 @@ pub struct Shared {
     holdings: HoldingsBook,
     fills: fill::Fills,
     expired: AtomicU64,
+    /// Whether a holder may have missed something, as it was a second ago at most.
+    unsettled: AtomicBool,
     taken_over: AtomicUsize,
     filled: AtomicUsize,
     evicted: AtomicU64,
@@ -197,6 +199,7 @@ impl Shared {
             hints: Hints::new(),
             fills: fill::Fills::default(),
             expired: AtomicU64::new(0),
+            unsettled: AtomicBool::new(true),
             taken_over: AtomicUsize::new(0),
             filled: AtomicUsize::new(0),
             evicted: AtomicU64::new(0),

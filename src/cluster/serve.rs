@@ -313,6 +313,7 @@ impl Shared {
                 return Some(newer == Some(record.version.origin));
             }
             Happened::Evicted { key, version } => {
+                shard.header_mut(slot).forget(version.clock);
                 if shard.remove(slot, key, version) {
                     self.metrics.store.evicted_notice.increment(1);
                 }
@@ -322,7 +323,8 @@ impl Shared {
                 shard.clock_mut().observe(wall, version.clock);
                 shard.set_floor(slot, db, version);
             }
-            Happened::Filled { session, as_of } => {
+            Happened::Filled { session, as_of, forgotten } => {
+                shard.header_mut(slot).forget(forgotten);
                 self.fills.note_filled(self, shard, slot, session, as_of);
             }
             Happened::CursorEnd { session } => {

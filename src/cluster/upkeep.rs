@@ -6,6 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::hlc;
+use crate::limits::TOMBSTONES_PART;
 use crate::metrics::level;
 use crate::store::Remains;
 use crate::tasks::Stop;
@@ -84,14 +85,17 @@ impl Cache {
 }
 
 impl Shared {
+    /// Removes what has expired. Where a holder may have an older value of the key a tombstone remains.
     async fn sweep(&self) {
         let now = self.clock.wall();
+        let unsettled = self.unsettled.load(Ordering::Relaxed);
+        let remains = if unsettled { Remains::Tombstone } else { Remains::Nothing };
         for index in 0..self.store.shards() {
             self.free_garbage(index).await;
             let mut expired = 0;
             self.store.lock_shard(index).sweep(now, SWEEP_STEP, &mut |_| {
                 expired += 1;
-                Remains::Nothing
+                remains
             });
             if expired > 0 {
                 self.expired.fetch_add(expired, Ordering::Relaxed);
@@ -109,20 +113,23 @@ impl Shared {
     }
 
     /// Tombstones go a minute after the delete where every holder is there, complete and clean;
-    /// else after `tombstone_grace`.
+    /// else after `tombstone_grace`, or after a minute while they take more than their part of the
+    /// budget. Then a holder that was away may have what they were for: the silence of this copy counts
+    /// against it.
     async fn reap_tombstones(&self) {
         let wall = self.clock.wall();
-        let grace = if self.is_settled() {
-            TOMBSTONE_MILLIS
-        } else {
-            let grace = self.view.load().table.facts.tombstone_grace.as_millis();
-            u64::try_from(grace).unwrap_or(u64::MAX)
-        };
+        let grace = self.view.load().table.facts.tombstone_grace.as_millis();
+        let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+        let unseen = !self.is_settled();
+        self.unsettled.store(unseen, Ordering::Relaxed);
+        let too_many = || self.store.tombstone_bytes() > self.store.limit() / TOMBSTONES_PART;
+        let hurries = !unseen || grace > TOMBSTONE_MILLIS && too_many();
+        let grace = if hurries { TOMBSTONE_MILLIS } else { grace };
         let older_than = hlc::reading_at(WallMillis(wall.0.saturating_sub(grace)));
         for index in 0..self.store.shards() {
             let reaped = {
                 let mut shard = self.store.lock_shard(index);
-                shard.reap_tombstones(older_than, SWEEP_STEP)
+                shard.reap_tombstones(older_than, SWEEP_STEP, unseen)
             };
             if reaped > 0 {
                 tokio::task::yield_now().await;

@@ -425,6 +425,10 @@ impl Shard {
                 if remembered {
                     self.remember(hash);
                 }
+                if whose == Whose::Acted {
+                    let clock = self.log.entry(handle).version().clock;
+                    self.header_mut(slot).forget(clock);
+                }
                 self.part_with(slot, hash, handle, evicted);
             }
         }

@@ -185,8 +185,8 @@ impl Shard {
     }
 
     /// Removes tombstones whose clock is below `bound`, looking at about `limit` entries, at most one
-    /// page more. Returns how many went.
-    pub fn reap_tombstones(&mut self, bound: u64, limit: usize) -> usize {
+    /// page more. If they go `unseen` by a holder their slots say so. Returns how many went.
+    pub fn reap_tombstones(&mut self, bound: u64, limit: usize, unseen: bool) -> usize {
         if self.garbage.hides_entries() {
             return 0;
         }
@@ -205,6 +205,9 @@ impl Shard {
                     let (slot, hash) = (self.slot_of(key), self.key_hash(key));
                     self.take_away(slot, hash, handle);
                     removed += 1;
+                    if unseen {
+                        self.header_mut(slot).forget(clock);
+                    }
                 } else {
                     oldest = oldest.min(clock);
                 }

@@ -31,6 +31,9 @@ pub struct SlotHeader {
     pub marks: Vec<(NodeId, u64)>,
     /// The clock up to which this node's own copy is proved equal to the acting node's.
     pub as_of: u64,
+    /// The highest clock of what was evicted here, and of tombstones that went though a holder may not
+    /// have seen them: what this copy lacks at or below may have been evicted or deleted.
+    pub forgotten: u64,
     floors: Floors,
     sums: SmallVec<[(Db, Sums); 1]>,
 }
@@ -56,6 +59,11 @@ struct Sums {
 }
 
 impl SlotHeader {
+    /// Something of this clock went without a trace.
+    pub fn forget(&mut self, clock: u64) {
+        self.forgotten = self.forgotten.max(clock);
+    }
+
     /// XOR over the hashes of all values, expired ones that were not removed yet included.
     pub fn digest(&self) -> u64 {
         self.sums.iter().fold(0, |digest, (_, sums)| digest ^ sums.digest)
@@ -182,6 +190,7 @@ impl SlotHeader {
 
     /// All entries and floors are gone.
     pub(super) fn forget_data(&mut self) {
+        self.forgotten = 0;
         self.sums.clear();
         self.floors = Floors::default();
     }

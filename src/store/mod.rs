@@ -219,6 +219,11 @@ impl Store {
         }
     }
 
+    /// Bytes of tombstones.
+    pub fn tombstone_bytes(&self) -> u64 {
+        (0..self.shards()).map(|index| self.lock_shard(index).memory().tombstones).sum()
+    }
+
     /// The byte budget.
     pub fn limit(&self) -> u64 {
         self.budget.limit()

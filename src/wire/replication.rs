@@ -50,6 +50,8 @@ pub enum Happened<'a> {
         session: u64,
         /// Clock of the acting node when the cursor ended.
         as_of: u64,
+        /// The highest clock of a tombstone that went unseen by a holder.
+        forgotten: u64,
     },
     /// In a fill: every entry of the slot was sent.
     CursorEnd {
@@ -100,9 +102,10 @@ pub fn put_item(out: &mut Vec<u8>, item: &Item<'_>) {
             out.put_u8(db.map_or(u8::MAX, Db::get));
             out.put_slice(&version.to_bytes());
         }
-        Happened::Filled { session, as_of } => {
+        Happened::Filled { session, as_of, forgotten } => {
             out.put_u64_le(session);
             out.put_u64_le(as_of);
+            out.put_u64_le(forgotten);
         }
         Happened::CursorEnd { session } => out.put_u64_le(session),
         Happened::Declined => {}
@@ -137,7 +140,11 @@ fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, DecodeError> {
             };
             Happened::Floor { db, version: reader.version()? }
         }
-        FILLED => Happened::Filled { session: reader.u64()?, as_of: reader.u64()? },
+        FILLED => Happened::Filled {
+            session: reader.u64()?,
+            as_of: reader.u64()?,
+            forgotten: reader.u64()?,
+        },
         CURSOR_END => Happened::CursorEnd { session: reader.u64()? },
         DECLINED => Happened::Declined,
         other => return Err(DecodeError::Kind(other)),
@@ -166,7 +173,7 @@ mod tests {
             Happened::Absent { hash: 12, version },
             Happened::Floor { db: None, version },
             Happened::Floor { db: Db::new(4), version },
-            Happened::Filled { session: 5, as_of: 6 },
+            Happened::Filled { session: 5, as_of: 6, forgotten: 7 },
             Happened::CursorEnd { session: 5 },
             Happened::Declined,
         ]

@@ -83,6 +83,9 @@ pub(crate) struct Script {
     pub(crate) strict: bool,
     /// Whether the place of a dead node is given away before it is back.
     pub(crate) short_grace: bool,
+    /// Whether tombstones go long before all that are away may be back.
+    #[serde(default)]
+    pub(crate) forgetful: bool,
     /// Whether nodes have weights and zones.
     pub(crate) lopsided: bool,
     /// Whether nodes write snapshot files while they run: then a crash leaves old data.
@@ -119,6 +122,7 @@ impl Script {
             copies,
             strict,
             short_grace: rng.random_bool(0.5),
+            forgetful: false,
             lopsided: rng.random_bool(0.25),
             saving: rng.random_bool(0.3),
             troubles,

@@ -15,7 +15,15 @@ const fn fault(kind: Kind, node: usize, lasts: u64) -> Fault {
 fn strict(troubles: &[&[Fault]]) -> Script {
     let troubles =
         troubles.iter().map(|faults| Trouble { quiet: 2_000, faults: faults.to_vec() }).collect();
-    Script { copies: 2, strict: true, short_grace: true, lopsided: false, saving: false, troubles }
+    Script {
+        copies: 2,
+        strict: true,
+        short_grace: true,
+        forgetful: false,
+        lopsided: false,
+        saving: false,
+        troubles,
+    }
 }
 
 /// Nodes that are cut off for so long that others take their places.
@@ -96,6 +104,14 @@ pub(crate) fn stops() -> Script {
 #[test]
 fn a_command_from_before_a_stop_is_not_executed() {
     tell(&stops());
+}
+
+/// A node was cut off for longer than tombstones are kept. It had keys that were deleted meanwhile, written
+/// since it was filled and never compared, and they came back with it.
+#[test]
+fn what_was_deleted_does_not_come_back_with_a_node_after_its_tombstone_is_gone() {
+    let script = strict(&[&[fault(Kind::Cut, 1, 20_000)], &[fault(Kind::Cut, 0, 20_000)]]);
+    tell_with(&Script { forgetful: true, ..script }, 5..12);
 }
 
 #[test]

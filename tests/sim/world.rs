@@ -49,6 +49,8 @@ const HANDING_OVER: Duration = Duration::from_secs(5);
 const SKEW_MIN_MILLIS: i64 = 6_000;
 /// How often nodes write their snapshot files, where they do.
 const SAVING: Duration = Duration::from_secs(2);
+/// How old tombstones become, where they are forgotten.
+const FORGETTING: Duration = Duration::from_secs(1);
 /// The weight of a node that holds more than others.
 const HEAVY: Weight = Weight::new(2).expect("a weight");
 /// Keys that one `MGET` asks for.
@@ -582,6 +584,9 @@ fn config(node: usize, script: &Script) -> Config {
         if script.strict { AcksShortfall::Error } else { AcksShortfall::Accept };
     if script.short_grace {
         config.cluster.ring_grace = Duration::from_secs(2);
+    }
+    if script.forgetful {
+        config.cluster.tombstone_grace = FORGETTING;
     }
     if script.saving {
         config.snapshot.interval = SAVING;

@@ -248,7 +248,7 @@ fn run(store: &Store, of: Slot, model: &mut Model, step: &Step) {
             let of_slot =
                 |record: &Record| record.body == Body::Tombstone && record.version.clock < *below;
             let expected = model.records.values().filter(|record| of_slot(record)).count();
-            assert_eq!(shard.reap_tombstones(*below, usize::MAX), expected);
+            assert_eq!(shard.reap_tombstones(*below, usize::MAX, false), expected);
             model.records.retain(|_, record| !of_slot(record));
         }
     }
