@@ -125,7 +125,8 @@ impl Cluster {
         self.add_at(seeds[own], seeds, &[])
     }
 
-    fn add_at(&mut self, peer_port: u16, seeds: &[u16], settings: &[&str]) -> usize {
+    /// Starts a node with that peer port, those seeds and settings of its own; its number.
+    pub(crate) fn add_at(&mut self, peer_port: u16, seeds: &[u16], settings: &[&str]) -> usize {
         let number = self.nodes.len();
         let name = format!("n{number}");
         let folder = self.folder.path().join(&name);

@@ -69,10 +69,32 @@ impl Client {
 
     /// Connects, if the node accepts.
     pub(crate) fn try_connect(address: SocketAddr) -> std::io::Result<Self> {
-        let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))?;
-        stream.set_read_timeout(Some(Duration::from_secs(10)))?;
+        Self::try_connect_within(address, Duration::from_secs(5), Duration::from_secs(10))
+    }
+
+    /// Connects, if the node accepts within `patience`; a reply may take as long as `reply`.
+    pub(crate) fn try_connect_within(
+        address: SocketAddr,
+        patience: Duration,
+        reply: Duration,
+    ) -> std::io::Result<Self> {
+        let stream = TcpStream::connect_timeout(&address, patience)?;
+        if stream.local_addr()? == stream.peer_addr()? {
+            // The system drew, as the port to connect from, the very one that nobody listens on.
+            return Err(std::io::ErrorKind::ConnectionRefused.into());
+        }
+        stream.set_read_timeout(Some(reply))?;
         stream.set_nodelay(true)?;
         Ok(Self { stream: BufReader::new(stream) })
+    }
+
+    /// Whether the node has closed the connection, as far as is known without waiting.
+    pub(crate) fn is_closed(&self) -> std::io::Result<bool> {
+        let stream = self.stream.get_ref();
+        stream.set_nonblocking(true)?;
+        let seen = stream.peek(&mut [0]);
+        stream.set_nonblocking(false)?;
+        Ok(!matches!(seen, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock))
     }
 
     /// Runs one command.

@@ -1,0 +1,89 @@
+//! A network of its own for one scenario, in which datagrams can be dropped.
+//!
+//! The test runs itself once more in new namespaces, of the network and of process ids: whatever
+//! becomes of it, its processes end with it, and its network and the rules there are gone.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use crate::scenario::turn;
+
+/// Tells the test that it runs inside.
+const INSIDE: &str = "CHICKADEE_INSIDE";
+
+/// Whether this process runs in a network of its own.
+pub(crate) fn is_inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Runs the test of that name inside, if that can be done here.
+#[expect(clippy::print_stdout, reason = "why a test is left out is told")]
+pub(crate) fn run_inside(test: &str) {
+    if let Some(missing) = missing() {
+        println!("left out: {missing}");
+        return;
+    }
+    let _turn = turn();
+    let own = std::env::current_exe().expect("the test knows its file");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--pid", "--fork", "--kill-child"]).arg(own);
+    command.args(["--exact", test, "--ignored", "--nocapture"]).env(INSIDE, "1");
+    assert!(command.status().expect("unshare runs").success(), "the scenario failed inside");
+}
+
+/// What is missing here, if anything.
+fn missing() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("only root makes networks".to_owned());
+    }
+    let runs = |program: &str, argument: &str| {
+        let mut command = Command::new(program);
+        command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null());
+        command.status().is_ok_and(|status| status.success())
+    };
+    let programs = [("unshare", "--version"), ("ip", "-Version"), ("nft", "--version")];
+    let absent = programs.into_iter().find(|(program, argument)| !runs(program, argument));
+    absent.map(|(program, _)| format!("{program} is not there"))
+}
+
+/// Makes loopback ready, and rules that drop nothing as yet.
+pub(crate) fn make_ready() {
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
+    assert!(up.expect("ip runs").success(), "loopback is up");
+    nft("table inet faults {\n counter dropped {}\n chain in {\n \
+         type filter hook input priority 0; policy accept;\n }\n}\n");
+}
+
+/// Drops all datagrams from and to these ports from now on.
+pub(crate) fn drop_datagrams(ports: &[u16]) {
+    let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
+    let ports = ports.join(", ");
+    let rule = |end: &str| {
+        format!("add rule inet faults in udp {end} {{ {ports} }} counter name dropped drop\n")
+    };
+    nft(&format!("{}{}", rule("dport"), rule("sport")));
+}
+
+/// Drops nothing from now on.
+pub(crate) fn drop_nothing() {
+    nft("flush chain inet faults in\n");
+}
+
+/// How many datagrams were dropped.
+pub(crate) fn dropped() -> u64 {
+    let mut listed = Command::new("nft");
+    listed.args(["list", "counter", "inet", "faults", "dropped"]);
+    let text = listed.output().expect("nft runs").stdout;
+    let text = String::from_utf8_lossy(&text);
+    let mut words = text.split_whitespace().skip_while(|word| *word != "packets");
+    words.nth(1).and_then(|word| word.parse().ok()).expect("nft tells the packets")
+}
+
+fn nft(rules: &str) {
+    let mut nft =
+        Command::new("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().expect("nft runs");
+    let mut input = nft.stdin.take().expect("it has an input");
+    input.write_all(rules.as_bytes()).expect("nft reads its rules");
+    drop(input);
+    assert!(nft.wait().expect("nft ends").success(), "nft takes the rules:\n{rules}");
+}
