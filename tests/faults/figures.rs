@@ -7,6 +7,9 @@ use std::time::Duration;
 /// How long after a fault commands are looked at for its own 99th percentile.
 const AFTER_FAULT: Duration = Duration::from_secs(5);
 
+/// How many faults are listed one by one.
+const LISTED_MAX: usize = 20;
+
 /// When a whole command ran, from its first try to its last, counted from the start of the load.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Sample {
@@ -14,6 +17,8 @@ pub(crate) struct Sample {
     pub(crate) began: Duration,
     /// Its end.
     pub(crate) ended: Duration,
+    /// Whether it was executed for certain.
+    pub(crate) done: bool,
 }
 
 impl Sample {
@@ -80,6 +85,7 @@ impl Counts {
         let all = self.samples.iter().map(|sample| sample.length());
         let mut after = Vec::new();
         let mut worst = vec![Duration::ZERO; faults.len()];
+        let mut undone = vec![0; faults.len()];
         for sample in &self.samples {
             let Some(fault) = faults.iter().rposition(|fault| *fault <= sample.ended) else {
                 continue;
@@ -88,8 +94,9 @@ impl Counts {
                 after.push(sample.length());
             }
             worst[fault] = worst[fault].max(sample.length());
+            undone[fault] += usize::from(!sample.done);
         }
-        Latencies { all: sorted(all), after: sorted(after), worst: sorted(worst) }
+        Latencies { all: sorted(all), after: sorted(after), worst: sorted(worst), undone }
     }
 }
 
@@ -99,6 +106,8 @@ pub(crate) struct Latencies {
     after: Vec<Duration>,
     /// The longest after each fault.
     worst: Vec<Duration>,
+    /// Commands after each fault, in their order, that failed or whose outcome is not known.
+    undone: Vec<usize>,
 }
 
 /// In order.
@@ -127,11 +136,15 @@ impl fmt::Display for Latencies {
         if !worst.is_empty() {
             write!(
                 f,
-                " (5 s after each fault p99 {}; worst of each fault median {} most {})",
+                " (5 s after each fault p99 {}; worst of each fault median {} most {}",
                 of(after, 99),
                 of(worst, 50),
                 of(worst, 100)
             )?;
+            if self.undone.len() <= LISTED_MAX {
+                write!(f, "; failed or unknown after each {:?}", self.undone)?;
+            }
+            f.write_str(")")?;
         }
         Ok(())
     }

@@ -313,7 +313,8 @@ impl Worker {
             told = Told::Unknown;
         }
         let (began, ended) = (began - self.shared.began, self.shared.began.elapsed());
-        self.counts.samples.push(Sample { began, ended });
+        let done = !matches!(told, Told::NotExecuted | Told::Unknown);
+        self.counts.samples.push(Sample { began, ended, done });
         (told, reply)
     }
 
