@@ -23,6 +23,8 @@ mod findings;
 mod load;
 #[path = "faults/namespace.rs"]
 mod namespace;
+#[path = "faults/proof.rs"]
+mod proof;
 #[path = "faults/scenario.rs"]
 mod scenario;
 #[path = "faults/story.rs"]

@@ -52,6 +52,12 @@ impl Findings {
         self.cases.lock().expect("nobody panics with it").entry(kind).or_default().push(case);
     }
 
+    /// The kind of each case.
+    pub(crate) fn kinds(&self) -> Vec<Kind> {
+        let cases = self.cases.lock().expect("nobody panics with it");
+        cases.iter().flat_map(|(kind, cases)| vec![*kind; cases.len()]).collect()
+    }
+
     /// Panics if there is any, with the first cases of each kind.
     pub(crate) fn assert_none(&self) {
         let cases = self.cases.lock().expect("nobody panics with it");
