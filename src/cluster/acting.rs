@@ -5,7 +5,9 @@
 
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
+use crate::wire::replication::{Happened, Item};
 
+use super::replicate::{Group, Outgoing, ToDrive};
 use super::view::{Standing, View};
 use super::{Shared, marks};
 
@@ -37,8 +39,9 @@ impl Shared {
     }
 
     /// This node acts for the slot from now on, under a new term. It must be complete for it, and
-    /// not fenced.
-    pub(super) fn take(&self, slot: Slot) {
+    /// not fenced. The holders hear of the term at once: who stands in for this node before anything
+    /// is written must go above it.
+    fn take(&self, slot: Slot, to_drive: &mut ToDrive) {
         let me = self.options.me;
         {
             let mut shard = self.store.lock(slot);
@@ -50,6 +53,9 @@ impl Shared {
             header.acting = true;
             header.fenced = false;
             header.successor = Some(me);
+            let (term, happened) = (header.term, Happened::Acting);
+            let group = Group::of(&Item { slot, term, happened });
+            self.queue(&self.view.load(), &shard, Outgoing::untallied(slot, &group), to_drive);
         }
         self.hints.set(slot, me);
         self.holdings.changed();
@@ -57,12 +63,12 @@ impl Shared {
 
     /// This node acts for a slot that nobody handed to it. Who followed the last acting node is not
     /// known: receivers ask again, and the members of the set are compared.
-    pub(super) fn take_free(&self, view: &View, slot: Slot) {
+    pub(super) fn take_free(&self, view: &View, slot: Slot, to_drive: &mut ToDrive) {
         self.store.lock(slot).header_mut(slot).receivers.clear();
         for link in view.replica_set(slot).filter_map(|placed| placed.link.as_ref()) {
             link.set_dirty(slot);
         }
-        self.take(slot);
+        self.take(slot, to_drive);
     }
 
     /// Nobody has a complete copy: this node's is declared complete, and it acts.
@@ -70,7 +76,7 @@ impl Shared {
     /// Where it has none and members are dead, it may be the one that is cut off, and they may act
     /// with all they have. Then it acts under the term of a *hollow* copy, which every other beats:
     /// whoever has data wins when they meet again.
-    pub(super) fn promote(&self, view: &View, slot: Slot) {
+    pub(super) fn promote(&self, view: &View, slot: Slot, to_drive: &mut ToDrive) {
         let some_are_dead =
             view.table.members.iter().any(|member| member.state == MemberState::Dead);
         let hollow = {
@@ -92,7 +98,7 @@ impl Shared {
             self.hints.set(slot, view.me);
             self.holdings.changed();
         } else {
-            self.take_free(view, slot);
+            self.take_free(view, slot, to_drive);
         }
     }
 
@@ -131,7 +137,12 @@ impl Shared {
 
     /// The slots given could not be handed over after all: this node takes those back that nobody
     /// else took.
-    pub(super) fn take_back(&self, released: &[ReleasedSlot], asker: NodeId) {
+    pub(super) fn take_back(
+        &self,
+        released: &[ReleasedSlot],
+        asker: NodeId,
+        to_drive: &mut ToDrive,
+    ) {
         for given in released {
             let nobody_else = {
                 let shard = self.store.lock(given.slot);
@@ -139,7 +150,7 @@ impl Shared {
                 header.successor == Some(asker) && header.term == given.term
             };
             if nobody_else {
-                self.take(given.slot);
+                self.take(given.slot, to_drive);
             }
         }
     }
@@ -150,7 +161,13 @@ impl Shared {
     /// equal. Otherwise (a healed partition, or a term under which nothing was written) the copies
     /// are compared. Whoever followed `from` follows this node from its first write on, so that
     /// nobody who is complete for the slot misses one.
-    pub(super) fn accept(&self, view: &View, from: NodeId, released: &[ReleasedSlot]) -> usize {
+    pub(super) fn accept(
+        &self,
+        view: &View,
+        from: NodeId,
+        released: &[ReleasedSlot],
+        to_drive: &mut ToDrive,
+    ) -> usize {
         let (wall, link) = (self.clock.wall(), self.link(from));
         let mut taken = 0;
         for given in released {
@@ -178,7 +195,7 @@ impl Shared {
                 }
             }
             if complete {
-                self.take(given.slot);
+                self.take(given.slot, to_drive);
                 taken += 1;
             }
         }

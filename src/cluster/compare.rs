@@ -124,13 +124,7 @@ impl Cache {
             let Some(as_of) = as_of.get(&slot) else { continue };
             // Else it would show with the next write only.
             shared.deposed(slot, term, None);
-            let (own, acts) = {
-                let shard = shared.store.lock(slot);
-                (shard.header(slot).digest(), shard.header(slot).acting)
-            };
-            if !acts {
-                continue;
-            }
+            let Some(own) = self.assert_term(link, slot, term) else { continue };
             if own != digest {
                 let up_to = if dirty.contains(slot) { u64::MAX } else { shared.settled_clock() };
                 self.mend(node, link, slot, up_to).await?;
@@ -139,6 +133,30 @@ impl Cache {
             marks::raise(shared.store.lock(slot).header_mut(slot), node, *as_of);
         }
         Ok(())
+    }
+
+    /// Tells a holder that follows a lower term of the present one. Gives the digest of the slot if this
+    /// node acts for it.
+    fn assert_term(&self, link: &Arc<Link>, slot: Slot, theirs: Term) -> Option<u64> {
+        let shared = &self.shared;
+        let mut to_drive = ToDrive::new();
+        let digest = {
+            let shard = shared.store.lock(slot);
+            let header = shard.header(slot);
+            if !header.acting {
+                return None;
+            }
+            if theirs < header.term {
+                let (term, index) = (header.term, shared.store.shard_index(slot));
+                let group = Group::of(&Item { slot, term, happened: Happened::Acting });
+                if link.push(index, Outgoing::untallied(slot, &group)) {
+                    to_drive.push((Arc::clone(link), index));
+                }
+            }
+            header.digest()
+        };
+        drive_all(shared, &self.peers, to_drive);
+        Some(digest)
     }
 
     async fn ask(&self, node: NodeId, request: &Request<'_>) -> Result<bytes::Bytes, CallError> {

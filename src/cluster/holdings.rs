@@ -158,14 +158,17 @@ impl HoldingsBook {
     }
 
     /// A peer gave its word, or (`None`) said that the last one still holds; and whether it is out,
-    /// and whether it hears a member that is dead to this node.
+    /// and whether it hears a member that is dead to this node. Says whether a fence of it has ended
+    /// since its last word.
     pub(super) fn heard(
         &self,
         node: NodeId,
         word: Option<Holdings>,
         (out, hears_dead): (bool, bool),
-    ) {
+    ) -> bool {
         let mut peers = lock(&self.peers);
+        let was_fenced = peers.get(&node).is_some_and(|known| known.holdings.fenced);
+        let is_back = was_fenced && word.as_ref().is_some_and(|word| !word.fenced);
         match word {
             Some(holdings) => {
                 peers.insert(node, PeerHoldings { holdings, fresh: true, out, hears_dead });
@@ -178,6 +181,7 @@ impl HoldingsBook {
                 }
             }
         }
+        is_back
     }
 
     /// The slots that a peer acted for by its last word.

@@ -16,6 +16,7 @@ use crate::types::{NodeId, Phase, SlotSet};
 use crate::wire::message::{Request, Response};
 
 use super::plan::{Known, Plan, plan};
+use super::replicate::{ToDrive, drive_all};
 use super::view::View;
 use super::{Cache, MemberPort};
 
@@ -102,9 +103,11 @@ impl Cache {
     /// What needs no other node: promotions and drops.
     fn settle_alone(&self, plan: &Plan, view: &View) {
         let shared = &self.shared;
+        let mut to_drive = ToDrive::new();
         for slot in plan.promotes.iter() {
-            shared.promote(view, slot);
+            shared.promote(view, slot, &mut to_drive);
         }
+        drive_all(shared, &self.peers, to_drive);
         let formed_alone = view.table.members.len() == 1;
         if !plan.promotes.is_empty() && !formed_alone {
             let slots = plan.promotes.len();
@@ -141,7 +144,9 @@ impl Cache {
         }
         let (shared, slots) = (&self.shared, takes.len());
         let deputy = takes.iter().filter(|slot| orphans.contains(*slot)).count();
-        takes.iter().for_each(|slot| shared.take_free(view, slot));
+        let mut to_drive = ToDrive::new();
+        takes.iter().for_each(|slot| shared.take_free(view, slot, &mut to_drive));
+        drive_all(shared, &self.peers, to_drive);
         shared.taken_over.fetch_add(slots, Ordering::Relaxed);
         shared.metrics.cluster.deputy_takeovers.increment(deputy as u64);
         shared.metrics.cluster.handovers_death.increment((slots - deputy) as u64);
@@ -185,7 +190,11 @@ impl Cache {
             shared.outcasts.heard(node, aside.asked);
             shared.mind_removal(node, aside.removed);
             let out = shared.outcasts.removal(node).is_some();
-            shared.holdings.heard(node, word, (out, aside.hears_dead));
+            let is_back = shared.holdings.heard(node, word, (out, aside.hears_dead));
+            if let Some(link) = shared.link(node).filter(|_| is_back) {
+                // It may follow terms of the time before.
+                shared.own_holdings().acting.iter().for_each(|slot| link.set_dirty(slot));
+            }
         }
         shared.judge_clocks(view);
     }
@@ -210,7 +219,9 @@ impl Cache {
         if let Some(Response::Released(mut released)) = Response::decode(&answer) {
             // Whoever asked meanwhile may have taken them over.
             released.retain(|given| !shared.yields.since(asked, given.slot));
-            let taken = shared.accept(&shared.view(), holder, &released);
+            let mut to_drive = ToDrive::new();
+            let taken = shared.accept(&shared.view(), holder, &released, &mut to_drive);
+            drive_all(shared, &self.peers, to_drive);
             if taken > 0 {
                 tracing::info!(node = %holder, slots = taken, "slots taken over by release");
                 shared.kick();

@@ -5,7 +5,8 @@ use std::sync::atomic::Ordering;
 
 use crate::peers::CallError;
 use crate::ring::slot_of;
-use crate::types::{BodyRef, Db, Key, NodeId, Phase, Slot, SlotSet};
+use crate::tasks::lock;
+use crate::types::{BodyRef, Db, Key, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{CopyOfKey, Request, Response};
 use crate::wire::raw::Raw;
 
@@ -63,6 +64,8 @@ pub struct SlotReport {
     pub digest: u64,
     /// Clock up to which the last fill brought it.
     pub as_of: u64,
+    /// The term that it follows, or acts under.
+    pub term: Term,
 }
 
 /// A member of a slot's set.
@@ -124,6 +127,11 @@ impl Shared {
         self.own_holdings().acting
     }
 
+    /// Whether an answer to a question for releases is on its way.
+    pub fn is_asking(&self) -> bool {
+        !lock(&self.asking).is_empty()
+    }
+
     /// Of `slots` those that no other node says that it acts for: how many another may still take
     /// over, and how many nobody is there for. Asks the others to be heard anew.
     pub fn unclaimed(&self, slots: &SlotSet) -> (usize, usize) {
@@ -173,7 +181,7 @@ impl Shared {
 
     /// What the last round of the reconciler found.
     pub fn progress(&self) -> Progress {
-        *crate::tasks::lock(&self.progress)
+        *lock(&self.progress)
     }
 
     /// Bytes queued for a peer.
@@ -197,6 +205,7 @@ impl Shared {
                     keys: u64::from(header.keys()),
                     digest: header.digest(),
                     as_of: header.as_of,
+                    term: header.term,
                 })
             })
             .collect()

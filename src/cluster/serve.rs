@@ -16,6 +16,7 @@ use crate::wire::replication::{self, Happened, Item};
 use super::breakage::Rule;
 use super::coordinate::proto_of;
 use super::execute::Executed;
+use super::replicate::{ToDrive, drive_all};
 use super::{Cache, MemberPort, Shared};
 
 /// How long a release may wait for the queue of writes before it.
@@ -79,6 +80,7 @@ impl PeerService {
         let Some(link) = shared.link(asker) else {
             return now(&Response::Released(Vec::new()));
         };
+        let peers = Arc::clone(&self.cache.peers);
         let drops = link.drops();
         let mut released = shared.release(&shared.view(), asker, slots);
         let mut queues: Vec<usize> =
@@ -92,7 +94,9 @@ impl PeerService {
                 shared.drain_followers(&mut released, &queues).await;
                 return Response::Released(released).encode();
             }
-            shared.take_back(&released, asker);
+            let mut to_drive = ToDrive::new();
+            shared.take_back(&released, asker, &mut to_drive);
+            drive_all(&shared, &peers, to_drive);
             Response::Released(Vec::new()).encode()
         }))
     }
@@ -331,6 +335,8 @@ impl Shared {
                 self.fills.note_cursor_end(self, shard, slot, session);
             }
             Happened::Declined => self.fills.declined(slot),
+            // The term was taken over with the item.
+            Happened::Acting => {}
         }
         None
     }

@@ -1,9 +1,10 @@
 //! The order of stopping, as code: not ready, no new clients, slots released, goodbye, clients
 //! answered, snapshot written, connections closed.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use crate::tasks::lock;
 use crate::types::{Instant, Phase};
 
 use super::Inner;
@@ -22,18 +23,23 @@ impl Inner {
         self.stopping.open();
         tracing::info!("pausing: releasing slots");
         self.listeners.stop();
-        let had = self.shared.acting_slots();
+        let had = Mutex::new(self.shared.acting_slots());
         self.members.set_phase(Phase::Paused).await;
         let deadline = self.clock.now() + self.config.cluster.leave_timeout;
         // Until their new nodes say that they act: an answer to a release may still be on its way.
         let awaited = self
             .wait_until(deadline, |inner| {
+                // What was asked for before may come now, and must go as well.
+                let expects_none = !inner.shared.is_asking();
+                let mut had = lock(&had);
+                had.union_with(&inner.shared.acting_slots());
                 let (awaited, _) = inner.shared.unclaimed(&had);
                 // With one copy of each slot the heirs are known once this node has lost its place.
-                (awaited == 0 && inner.shared.view().phase == Phase::Paused, awaited)
+                let is_paused = inner.shared.view().phase == Phase::Paused;
+                (expects_none && awaited == 0 && is_paused, awaited)
             })
             .await;
-        let (_, stranded) = self.shared.unclaimed(&had);
+        let (_, stranded) = self.shared.unclaimed(&lock(&had));
         if awaited + stranded > 0 {
             tracing::warn!(
                 slots = awaited + stranded,

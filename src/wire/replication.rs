@@ -17,6 +17,7 @@ const FILLED: u8 = 4;
 const ABSENT: u8 = 5;
 const CURSOR_END: u8 = 6;
 const DECLINED: u8 = 7;
+const ACTING: u8 = 8;
 
 /// One thing that happened to a slot at its acting node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +61,8 @@ pub enum Happened<'a> {
     },
     /// In a fill: the donor does not act for the slot.
     Declined,
+    /// The sender acts for the slot, under the item's term.
+    Acting,
 }
 
 /// An item of a replication queue.
@@ -83,6 +86,7 @@ pub fn put_item(out: &mut Vec<u8>, item: &Item<'_>) {
         Happened::Absent { .. } => ABSENT,
         Happened::CursorEnd { .. } => CURSOR_END,
         Happened::Declined => DECLINED,
+        Happened::Acting => ACTING,
     };
     out.put_u8(kind);
     out.put_u16_le(item.slot.get());
@@ -108,7 +112,7 @@ pub fn put_item(out: &mut Vec<u8>, item: &Item<'_>) {
             out.put_u64_le(forgotten);
         }
         Happened::CursorEnd { session } => out.put_u64_le(session),
-        Happened::Declined => {}
+        Happened::Declined | Happened::Acting => {}
     }
 }
 
@@ -147,6 +151,7 @@ fn read_item<'a>(reader: &mut Reader<'a>) -> Result<Item<'a>, DecodeError> {
         },
         CURSOR_END => Happened::CursorEnd { session: reader.u64()? },
         DECLINED => Happened::Declined,
+        ACTING => Happened::Acting,
         other => return Err(DecodeError::Kind(other)),
     };
     Ok(Item { slot, term, happened })
@@ -176,6 +181,7 @@ mod tests {
             Happened::Filled { session: 5, as_of: 6, forgotten: 7 },
             Happened::CursorEnd { session: 5 },
             Happened::Declined,
+            Happened::Acting,
         ]
         .map(|happened| Item { slot, term, happened })
         .to_vec()

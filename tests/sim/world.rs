@@ -14,7 +14,7 @@ use chickadee::node::{Node, Seams};
 use chickadee::persist::MemoryStorage;
 use chickadee::resp::Reply;
 use chickadee::rng::Randomness;
-use chickadee::types::{SLOTS, Slot, WallMillis, Weight};
+use chickadee::types::{SLOTS, Slot, Term, WallMillis, Weight};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -141,8 +141,10 @@ enum Moment {
     Ending { since: u64 },
 }
 
-/// Slots with the digest and the number of keys of each copy, and whether its node acts.
-type Differing = BTreeMap<u16, Vec<(u64, u64, bool)>>;
+/// A copy of a slot: its digest, its number of keys, its term, and whether its node acts.
+type Copy = (u64, u64, Term, bool);
+/// Slots with their copies.
+type Differing = BTreeMap<u16, Vec<Copy>>;
 
 /// How far a fault has come.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -388,8 +390,10 @@ impl World {
             .map(|(slot, _)| *slot)
             .collect();
         self.differing = differing;
-        let why = disorder
-            .or_else(|| (!stuck.is_empty()).then(|| format!("copies differ in slots {stuck:?}")))?;
+        let why = disorder.or_else(|| {
+            (!stuck.is_empty())
+                .then(|| format!("copies differ in slots {:?}", &stuck[..stuck.len().min(9)]))
+        })?;
         if now >= since + millis(SETTLING_MAX) {
             let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck, copies);
             panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
@@ -520,13 +524,15 @@ fn differing_slots(running: &BTreeMap<usize, Arc<Shared>>, wanted: usize) -> Dif
     let mut by_slot = vec![Vec::with_capacity(wanted); usize::from(SLOTS)];
     for node in running.values() {
         for report in node.slot_reports(Slot::all()).iter().filter(|it| it.owner.is_some()) {
-            by_slot[report.slot.index()].push((report.digest, report.keys, report.acting));
+            let copy = (report.digest, report.keys, report.term, report.acting);
+            by_slot[report.slot.index()].push(copy);
         }
     }
     let copies = (0..).zip(by_slot);
     let differing = copies.filter(|(_, copies)| {
         let acting = copies.iter().filter(|(.., acting)| *acting).count();
-        let equal = copies.iter().all(|copy| (copy.0, copy.1) == (copies[0].0, copies[0].1));
+        let what = |copy: &Copy| (copy.0, copy.1, copy.2);
+        let equal = copies.iter().all(|copy| what(copy) == what(&copies[0]));
         copies.len() != wanted || acting != 1 || !equal
     });
     differing.collect()
