@@ -24,6 +24,8 @@ pub(super) struct PeerHoldings {
     pub(super) out: bool,
     /// Whether it hears a member that is dead to this node.
     pub(super) hears_dead: bool,
+    /// How often it had been fenced when it last was not.
+    pub(super) fences: u64,
 }
 
 impl PeerHoldings {
@@ -167,11 +169,13 @@ impl HoldingsBook {
         (out, hears_dead): (bool, bool),
     ) -> bool {
         let mut peers = lock(&self.peers);
-        let was_fenced = peers.get(&node).is_some_and(|known| known.holdings.fenced);
-        let is_back = was_fenced && word.as_ref().is_some_and(|word| !word.fenced);
+        let known = peers.get(&node).map_or(0, |known| known.fences);
+        let is_back = word.as_ref().is_some_and(|word| !word.fenced && word.fences != known);
         match word {
             Some(holdings) => {
-                peers.insert(node, PeerHoldings { holdings, fresh: true, out, hears_dead });
+                let fences = if holdings.fenced { known } else { holdings.fences };
+                let word = PeerHoldings { holdings, fresh: true, out, hears_dead, fences };
+                peers.insert(node, word);
             }
             None => {
                 if let Some(known) = peers.get_mut(&node) {

@@ -264,6 +264,12 @@ impl Shared {
         if !header.complete && !self.is_wanted(slot) {
             return Applied::Unwanted;
         }
+        // Of two that took the bit under one counter the tag decides, once something was written. That one
+        // of them acts may be a word from before it was fenced.
+        let is_tie = item.term.counter == header.term.counter && item.term > header.term;
+        if is_tie && item.happened == Happened::Acting {
+            return if header.complete { Applied::Complete } else { Applied::Incomplete };
+        }
         let mut lost = false;
         if item.term > header.term {
             header.term = item.term;
@@ -346,6 +352,7 @@ impl Shared {
         let kept = self.kept.until();
         let mut own = self.holdings.own(&self.store, self.clock.now(), kept != 0);
         own.placement = self.view.load().placement.id().get();
+        own.fences = self.fence.count();
         own.fenced = self.fenced().is_some();
         own.clock_wrong = self.clocks.is_wrong();
         own.kept = kept;

@@ -207,6 +207,8 @@ pub struct Holdings {
     pub complete: SlotSet,
     /// Whether it is fenced: it acts for nothing, and what it is complete for is not sure.
     pub fenced: bool,
+    /// How often it was fenced since its start.
+    pub fences: u64,
     /// Whether its clock is wrong: it is to act for nothing.
     pub clock_wrong: bool,
     /// The clock up to which its copies go that are not complete because it was restarted; 0 if it

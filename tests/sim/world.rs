@@ -395,7 +395,10 @@ impl World {
                 .then(|| format!("copies differ in slots {:?}", &stuck[..stuck.len().min(9)]))
         })?;
         if now >= since + millis(SETTLING_MAX) {
-            let slots = odd_slots(&stage.running) + &odd_entries(&stage.running, &stuck, copies);
+            let copies_of = |slot: &u16| format!("\n  slot {slot}: {:?}", self.differing.get(slot));
+            let copied: String = stuck.iter().take(3).map(copies_of).collect();
+            let entries = odd_entries(&stage.running, &stuck, copies);
+            let slots = odd_slots(&stage.running) + &copied + &entries;
             panic!("not settled {SETTLING_MAX:?} after {since} ms: {why}{slots}");
         }
         Some(why)

@@ -69,7 +69,13 @@ impl Scene {
         for number in (0..phases.len() as u128).filter(|number| *number != me) {
             scene.words.insert(
                 NodeId(number),
-                PeerHoldings { holdings: nothing(), fresh: true, out: false, hears_dead: false },
+                PeerHoldings {
+                    holdings: nothing(),
+                    fresh: true,
+                    out: false,
+                    hears_dead: false,
+                    fences: 0,
+                },
             );
         }
         scene
