@@ -160,11 +160,16 @@ impl Answering {
             if let (Some(payload), FrameKind::Request) = (payload, header.kind)
                 && !budget.is_zero()
             {
-                if !self.freshness.is_fresh(now, header.sent) {
+                let Some(age) = self.freshness.age(now, header.sent) else {
                     self.context.metrics.stale.increment(1);
                     return Err(ReadError::Stale);
+                };
+                // Who sent it has given it up, and may have been answered elsewhere since.
+                if age < header.budget {
+                    self.serve_one(header.id, payload, budget, answers);
+                } else {
+                    self.context.metrics.stale.increment(1);
                 }
-                self.serve_one(header.id, payload, budget, answers);
             }
             buffer.advance(header.frame_len());
         }
