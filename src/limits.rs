@@ -204,6 +204,9 @@ pub const STORE_PAGE_MIN: usize = 4 * 1024;
 /// See [`STORE_PAGE_MIN`]; an entry's place in its page has 16 bits.
 pub const STORE_PAGE_MAX: usize = 64 * 1024;
 
+/// Slots that differ which one round of the reconciler takes in before it takes them over.
+pub const PULLS_AT_ONCE: usize = 64;
+
 /// Tombstones older than a minute that wait for absent holders take one part in this many of the budget
 /// at most.
 pub const TOMBSTONES_PART: u64 = 8;

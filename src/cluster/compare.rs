@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::hlc;
-use crate::limits::{LIST_MAX, WALK_STEP};
+use crate::limits::{LIST_MAX, PULLS_AT_ONCE, WALK_STEP};
 use crate::peers::CallError;
 use crate::store::Merged;
 use crate::tasks::Stop;
@@ -171,23 +171,22 @@ impl Cache {
         slot: Slot,
         up_to: u64,
     ) -> Result<(), CallError> {
-        let theirs = self.list_of(node, slot).await?;
-        let (ours, mark) = self.shared.list_whole(slot, node);
-        let difference = differ(&ours, &theirs, mark, up_to);
+        let difference = self.difference(node, slot, up_to).await?;
         self.fetch_from(node, slot, &difference.fetch).await?;
         self.send_to(link, slot, &difference);
         Ok(())
     }
 
     /// Takes in what a complete holder has of slots that nobody acts for, and this node has not or has
-    /// older. Gives the slots for which that was done.
+    /// older. Gives the slots for which that was done: not more than a few that differ, because a round
+    /// waits for it, and the next round goes on.
     pub(super) async fn pull_from(
         &self,
         node: NodeId,
         slots: &SlotSet,
     ) -> Result<SlotSet, CallError> {
         let (shared, all) = (&self.shared, slots.iter().collect::<Vec<_>>());
-        let mut done = SlotSet::new();
+        let (mut done, mut pulled) = (SlotSet::new(), 0);
         for chunk in all.chunks(DIGESTS_AT_ONCE) {
             let request = Request::Digests { slots: chunk.iter().copied().collect() };
             let answer = self.ask(node, &request).await?;
@@ -196,9 +195,11 @@ impl Cache {
             };
             for (slot, digest, term) in theirs.into_iter().filter(|it| slots.contains(it.0)) {
                 if shared.store.lock(slot).header(slot).digest() != digest {
-                    let theirs = self.list_of(node, slot).await?;
-                    let (ours, mark) = shared.list_whole(slot, node);
-                    let difference = differ(&ours, &theirs, mark, u64::MAX);
+                    if pulled == PULLS_AT_ONCE {
+                        return Ok(done);
+                    }
+                    pulled += 1;
+                    let difference = self.difference(node, slot, u64::MAX).await?;
                     self.fetch_from(node, slot, &difference.fetch).await?;
                 }
                 let mut shard = shared.store.lock(slot);
@@ -210,8 +211,13 @@ impl Cache {
         Ok(done)
     }
 
-    /// Hashes and versions of all that a holder has of a slot.
-    async fn list_of(&self, node: NodeId, slot: Slot) -> Result<Vec<Listed>, CallError> {
+    /// Where a holder's copy of a slot differs from this node's, up to a clock reading.
+    async fn difference(
+        &self,
+        node: NodeId,
+        slot: Slot,
+        up_to: u64,
+    ) -> Result<Difference, CallError> {
         let mut theirs = Vec::new();
         let mut from = Some(0);
         while let Some(hash) = from {
@@ -222,7 +228,8 @@ impl Cache {
             theirs.extend(listed);
             from = next.filter(|next| *next > hash);
         }
-        Ok(theirs)
+        let (ours, mark) = self.shared.list_whole(slot, node);
+        Ok(differ(&ours, &theirs, mark, up_to))
     }
 
     /// Fetches records and merges them here. If this node acts the other holders hear of what was new.

@@ -63,7 +63,7 @@ impl Answers {
                     _ => &mut of_slot.equal,
                 };
                 place.extend(*term);
-                if matches!((own_out, their_out), (true, true) | (false, false)) && !is_hollow {
+                if own_out == their_out && !is_hollow {
                     let theirs = term.map(|term| (term, *node));
                     of_slot.highest = of_slot.highest.max(theirs);
                 }

@@ -118,13 +118,15 @@ impl Shared {
     /// against it.
     async fn reap_tombstones(&self) {
         let wall = self.clock.wall();
-        let grace = self.view.load().table.facts.tombstone_grace.as_millis();
-        let grace = u64::try_from(grace).unwrap_or(u64::MAX);
         let unseen = !self.is_settled();
         self.unsettled.store(unseen, Ordering::Relaxed);
-        let too_many = || self.store.tombstone_bytes() > self.store.limit() / TOMBSTONES_PART;
-        let hurries = !unseen || grace > TOMBSTONE_MILLIS && too_many();
-        let grace = if hurries { TOMBSTONE_MILLIS } else { grace };
+        let grace = if unseen {
+            let grace = self.view.load().table.facts.tombstone_grace.as_millis();
+            let grace = u64::try_from(grace).unwrap_or(u64::MAX);
+            waiting_grace(grace, self.store.tombstone_bytes(), self.store.limit())
+        } else {
+            TOMBSTONE_MILLIS
+        };
         let older_than = hlc::reading_at(WallMillis(wall.0.saturating_sub(grace)));
         for index in 0..self.store.shards() {
             let reaped = {
@@ -235,5 +237,24 @@ impl Shared {
             .max()
             .unwrap_or(0);
         store.clock_drift.set(level(usize::try_from(ahead).unwrap_or(usize::MAX)) / 1_000.0);
+    }
+}
+
+/// How old a tombstone becomes while a holder may not have seen it, in milliseconds.
+fn waiting_grace(configured: u64, bytes: u64, limit: u64) -> u64 {
+    let too_many = bytes > limit / TOMBSTONES_PART;
+    if too_many { configured.min(TOMBSTONE_MILLIS) } else { configured }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tombstones_beyond_their_part_wait_for_nobody_longer_than_a_minute() {
+        let (hour, limit) = (3_600_000, 1 << 30);
+        assert_eq!(waiting_grace(hour, limit / TOMBSTONES_PART, limit), hour);
+        assert_eq!(waiting_grace(hour, limit / TOMBSTONES_PART + 1, limit), TOMBSTONE_MILLIS);
+        assert_eq!(waiting_grace(1_000, limit, limit), 1_000);
     }
 }

@@ -446,3 +446,23 @@ fn a_table_does_not_grow_because_entries_come_and_go() {
         check(&store, of);
     }
 }
+
+/// What goes without a trace is noted in its slot: an old copy of it must not come back.
+#[test]
+fn a_slot_says_up_to_which_clock_something_was_evicted_or_forgotten() {
+    let (store, of) = (store(1, 256 << 10, Policy::Evict), slot(9));
+    for number in 0..2_000 {
+        assert!(room::put_with_room(&store, of, &sized(&key_in(of, number), number + 1, 300)));
+    }
+    let evicted = |number: &u64| store.lock(of).find(of, key_in(of, *number).stored()).is_none();
+    let last = (0..2_000).filter(evicted).max().unwrap() + 1;
+    assert_eq!(store.lock(of).header(of).forgotten, last);
+
+    let mut shard = store.lock(of);
+    let gone = key_in(of, 5_000);
+    for (clock, unseen, forgotten) in [(9_000, false, last), (9_001, true, 9_001)] {
+        shard.put(of, tombstone(&gone, version(clock)).as_ref());
+        assert_eq!(shard.reap_tombstones(10_000, usize::MAX, unseen), 1);
+        assert_eq!(shard.header(of).forgotten, forgotten);
+    }
+}
