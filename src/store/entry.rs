@@ -1,16 +1,18 @@
 //! The resident form of a record, byte by byte, as it stands in a page.
 //!
 //! ```text
-//!   inside   flags 1 │ key length 1 │ value length 2 │ version 12 │ expiry 0, 6 or 8 │ key │ value
-//!   outside  flags 1 │      0       │       0        │ version 12 │ expiry 0, 6 or 8 │ number 4
+//!   inside   flags 1 │ key length 1 │ value length 2 │ clock 6 │ stamp 2 or 6 │ expiry 0, 6 or 8 │ key │ value
+//!   outside  flags 1 │      0       │       0        │ clock 6 │ stamp 2 or 6 │ expiry 0, 6 or 8 │ number 4
 //!   dead     flags 1 │      –       │    length 2    │ …
 //! ```
 //!
-//! A page is walked from its start: each entry says how long it is, a dead one too. What is large,
+//! The stamp is what the version has beside its clock, by its number in [`super::stamps`]; whole
+//! where it has none. A page is walked from its start: each entry says how long it is, a dead one too. What is large,
 //! or has a key of more than 255 bytes, stands in an allocation of its own ([`super::outside`]), and
 //! its entry keeps the place in the order. Numbers are little-endian and unaligned.
 
 use super::outside;
+use super::stamps::{Stamp, Stamps};
 use crate::types::{BodyRef, RecordRef, Version, WallMillis};
 
 const EXPIRES: u8 = 1;
@@ -20,12 +22,21 @@ const OUTSIDE: u8 = 1 << 3;
 const TOMBSTONE: u8 = 1 << 4;
 /// An expiry that six bytes do not hold: after the year 10,000.
 const LATE: u8 = 1 << 5;
+/// The stamp stands here whole.
+const STAMPED: u8 = 1 << 6;
 const DEAD: u8 = 1 << 7;
 
 const KEY_LENGTH_AT: usize = 1;
 const VALUE_LENGTH_AT: usize = 2;
-const VERSION_AT: usize = 4;
-const EXPIRY_AT: usize = VERSION_AT + Version::BYTES;
+const CLOCK_AT: usize = 4;
+const CLOCK_LEN: usize = 6;
+const STAMP_AT: usize = CLOCK_AT + CLOCK_LEN;
+/// Bytes of a stamp's number.
+const STAMP_NUMBER_LEN: usize = 2;
+/// Bytes of a stamp's term, before its origin.
+const TERM_LEN: usize = 2;
+/// Bytes of a whole stamp.
+const STAMP_LEN: usize = TERM_LEN + 4;
 /// Bytes of an outside value's number.
 const NUMBER_LEN: usize = 4;
 /// Bytes that the processor takes from memory at once.
@@ -58,15 +69,26 @@ pub(super) struct Shape {
     pub(super) len: usize,
 }
 
+/// The numbers by which an entry names what stands elsewhere.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Numbers {
+    /// That of its stamp; without meaning where that stands in the entry.
+    pub(super) stamp: u16,
+    /// That of its outside value, if it has one.
+    pub(super) outside: u32,
+}
+
 impl Shape {
-    /// The shape of a record where an entry has at most `inside_max` bytes.
-    pub(super) fn of(record: &RecordRef<'_>, inside_max: usize) -> Self {
+    /// The shape of a record where an entry has at most `inside_max` bytes; `numbered` says whether its
+    /// stamp has a number.
+    pub(super) fn of(record: &RecordRef<'_>, inside_max: usize, numbered: bool) -> Self {
         let (mut flags, value) = match record.body {
             BodyRef::String(value) => (expiry_flags(record.expires_at), value.len()),
             BodyRef::Tombstone => (TOMBSTONE, 0),
         };
+        flags |= if numbered { 0 } else { STAMPED };
         let key = record.key.len();
-        let head = EXPIRY_AT + expiry_len(flags);
+        let head = head_len(flags);
         let mut len = head + key + value;
         if len > inside_max || key > usize::from(u8::MAX) {
             flags |= OUTSIDE;
@@ -93,12 +115,21 @@ impl Shape {
         self.len + self.outside_bytes()
     }
 
-    /// Writes the record to the start of `bytes`; `number` is that of its outside value, if it has
-    /// one.
-    pub(super) fn write(self, bytes: &mut [u8], record: &RecordRef<'_>, uses: u8, number: u32) {
+    pub(super) const fn is_numbered(self) -> bool {
+        self.flags & STAMPED == 0
+    }
+
+    /// Writes the record to the start of `bytes`.
+    pub(super) fn write(
+        self,
+        bytes: &mut [u8],
+        record: &RecordRef<'_>,
+        uses: u8,
+        numbers: Numbers,
+    ) {
         bytes[0] = self.flags | uses.min(USES_MAX) << USES.trailing_zeros();
-        bytes[VERSION_AT..EXPIRY_AT].copy_from_slice(&record.version.to_bytes());
-        let mut at = EXPIRY_AT;
+        self.write_version(bytes, record.version, numbers.stamp);
+        let mut at = expiry_at(self.flags);
         if let Some(expiry) = record.expires_at.filter(|_| self.flags & EXPIRES != 0) {
             let length = expiry_len(self.flags);
             bytes[at..at + length].copy_from_slice(&expiry.0.to_le_bytes()[..length]);
@@ -107,14 +138,25 @@ impl Shape {
         let (key, value) = if self.is_outside() { (0, 0) } else { (self.key, self.value) };
         bytes[KEY_LENGTH_AT] = u8::try_from(key).unwrap_or_default();
         let value = u16::try_from(value).unwrap_or_default();
-        bytes[VALUE_LENGTH_AT..VERSION_AT].copy_from_slice(&value.to_le_bytes());
+        bytes[VALUE_LENGTH_AT..CLOCK_AT].copy_from_slice(&value.to_le_bytes());
         if self.is_outside() {
-            bytes[at..at + NUMBER_LEN].copy_from_slice(&number.to_le_bytes());
+            bytes[at..at + NUMBER_LEN].copy_from_slice(&numbers.outside.to_le_bytes());
             return;
         }
         bytes[at..at + key].copy_from_slice(record.key);
         if let BodyRef::String(value) = record.body {
             bytes[at + key..self.len].copy_from_slice(value);
+        }
+    }
+
+    fn write_version(self, bytes: &mut [u8], version: Version, number: u16) {
+        bytes[CLOCK_AT..STAMP_AT].copy_from_slice(&version.clock.to_le_bytes()[..CLOCK_LEN]);
+        let stamp = &mut bytes[STAMP_AT..expiry_at(self.flags)];
+        if self.is_numbered() {
+            stamp.copy_from_slice(&number.to_le_bytes());
+        } else {
+            stamp[..TERM_LEN].copy_from_slice(&version.term.to_le_bytes());
+            stamp[TERM_LEN..].copy_from_slice(&version.origin.to_le_bytes());
         }
     }
 }
@@ -125,6 +167,15 @@ fn expiry_flags(expires_at: Option<WallMillis>) -> u8 {
         Some(WallMillis(expiry)) if expiry < 1 << 48 => EXPIRES,
         Some(_) => EXPIRES | LATE,
     }
+}
+
+const fn expiry_at(flags: u8) -> usize {
+    STAMP_AT + if flags & STAMPED == 0 { STAMP_NUMBER_LEN } else { STAMP_LEN }
+}
+
+/// Bytes before the key, or before the number of what stands outside.
+const fn head_len(flags: u8) -> usize {
+    expiry_at(flags) + expiry_len(flags)
 }
 
 const fn expiry_len(flags: u8) -> usize {
@@ -148,7 +199,7 @@ pub(super) fn len(bytes: &[u8]) -> usize {
     if flags & DEAD != 0 {
         return length;
     }
-    let head = EXPIRY_AT + expiry_len(flags);
+    let head = head_len(flags);
     if flags & OUTSIDE != 0 {
         head + NUMBER_LEN
     } else {
@@ -160,7 +211,7 @@ pub(super) fn len(bytes: &[u8]) -> usize {
 pub(super) fn kill(bytes: &mut [u8]) {
     let length = u16::try_from(len(bytes)).unwrap_or(u16::MAX);
     bytes[0] = DEAD;
-    bytes[VALUE_LENGTH_AT..VERSION_AT].copy_from_slice(&length.to_le_bytes());
+    bytes[VALUE_LENGTH_AT..CLOCK_AT].copy_from_slice(&length.to_le_bytes());
 }
 
 pub(super) const fn is_dead(bytes: &[u8]) -> bool {
@@ -171,7 +222,13 @@ pub(super) const fn is_dead(bytes: &[u8]) -> bool {
 pub(super) fn outside_number(bytes: &[u8]) -> Option<u32> {
     let flags = bytes[0];
     let outside = flags & (OUTSIDE | DEAD) == OUTSIDE;
-    outside.then(|| u32::from_le_bytes(array(bytes, EXPIRY_AT + expiry_len(flags))))
+    outside.then(|| u32::from_le_bytes(array(bytes, head_len(flags))))
+}
+
+/// The number of the stamp.
+pub(super) fn stamp_number(bytes: &[u8]) -> Option<u16> {
+    let numbered = bytes[0] & (STAMPED | DEAD) == 0;
+    numbered.then(|| u16::from_le_bytes(array(bytes, STAMP_AT)))
 }
 
 /// Uses since it was appended, up to three.
@@ -198,11 +255,16 @@ pub struct EntryRef<'a> {
     bytes: &'a [u8],
     /// Key and value where they stand outside.
     outside: Option<(&'a [u8], &'a [u8])>,
+    stamps: &'a Stamps,
 }
 
 impl<'a> EntryRef<'a> {
-    pub(super) const fn new(bytes: &'a [u8], outside: Option<(&'a [u8], &'a [u8])>) -> Self {
-        Self { bytes, outside }
+    pub(super) const fn new(
+        bytes: &'a [u8],
+        outside: Option<(&'a [u8], &'a [u8])>,
+        stamps: &'a Stamps,
+    ) -> Self {
+        Self { bytes, outside, stamps }
     }
 
     fn has(self, flag: u8) -> bool {
@@ -226,7 +288,7 @@ impl<'a> EntryRef<'a> {
 
     fn parts(self) -> (&'a [u8], &'a [u8]) {
         self.outside.unwrap_or_else(|| {
-            let start = EXPIRY_AT + expiry_len(self.bytes[0]);
+            let start = head_len(self.bytes[0]);
             let middle = start + usize::from(self.bytes[KEY_LENGTH_AT]);
             (&self.bytes[start..middle], &self.bytes[middle..len(self.bytes)])
         })
@@ -237,7 +299,7 @@ impl<'a> EntryRef<'a> {
         if let Some((key, _)) = self.outside {
             return key;
         }
-        let start = EXPIRY_AT + expiry_len(self.bytes[0]);
+        let start = head_len(self.bytes[0]);
         &self.bytes[start..start + usize::from(self.bytes[KEY_LENGTH_AT])]
     }
 
@@ -250,14 +312,27 @@ impl<'a> EntryRef<'a> {
 
     /// The version.
     pub fn version(self) -> Version {
-        Version::from_bytes(array(self.bytes, VERSION_AT))
+        let mut clock = [0; 8];
+        clock[..CLOCK_LEN].copy_from_slice(&self.bytes[CLOCK_AT..STAMP_AT]);
+        self.stamp().at(u64::from_le_bytes(clock))
+    }
+
+    fn stamp(self) -> Stamp {
+        stamp_number(self.bytes).map_or_else(
+            || Stamp {
+                term: u16::from_le_bytes(array(self.bytes, STAMP_AT)),
+                origin: u32::from_le_bytes(array(self.bytes, STAMP_AT + TERM_LEN)),
+            },
+            |number| self.stamps.get(number),
+        )
     }
 
     /// When the value stops being served; `None` for never and for a tombstone.
     pub fn expires_at(self) -> Option<WallMillis> {
         let length = expiry_len(self.bytes[0]);
         let mut bytes = [0; 8];
-        bytes[..length].copy_from_slice(&self.bytes[EXPIRY_AT..EXPIRY_AT + length]);
+        let at = expiry_at(self.bytes[0]);
+        bytes[..length].copy_from_slice(&self.bytes[at..at + length]);
         (length > 0).then(|| WallMillis(u64::from_le_bytes(bytes)))
     }
 
@@ -314,6 +389,7 @@ mod tests {
             clock in 0u64..1 << 48,
             term in any::<u16>(),
             uses in 0u8..=3,
+            numbered in any::<bool>(),
         ) {
             let expiry = expiry.map(|expiry| WallMillis(if late { expiry } else { expiry >> 20 }));
             let record = RecordRef {
@@ -322,19 +398,24 @@ mod tests {
                 expires_at: value.as_ref().and(expiry),
                 body: value.as_deref().map_or(BodyRef::Tombstone, BodyRef::String),
             };
-            let shape = Shape::of(&record, 1 << 13);
+            let mut stamps = Stamps::default();
+            let stamp = stamps.take(Stamp::of(record.version)).unwrap();
+            let shape = Shape::of(&record, 1 << 13, numbered);
+            prop_assert_eq!(shape.is_numbered(), numbered);
             prop_assert!(!shape.is_outside());
             prop_assert_eq!(shape.outside_bytes(), 0);
             let mut page = vec![0xff; shape.len + 9];
-            shape.write(&mut page, &record, uses, 0);
+            shape.write(&mut page, &record, uses, Numbers { stamp, outside: 0 });
+            prop_assert_eq!(stamp_number(&page), numbered.then_some(stamp));
             prop_assert_eq!(len(&page), shape.len);
-            let entry = EntryRef::new(&page, None);
+            let entry = EntryRef::new(&page, None, &stamps);
             prop_assert_eq!(entry.record(), record);
             prop_assert_eq!(entry.key(), &key[..]);
             prop_assert_eq!(entry.uses(), uses);
             prop_assert!(entry.has_shape(shape));
             kill(&mut page);
             prop_assert!(is_dead(&page));
+            prop_assert_eq!(stamp_number(&page), None);
             prop_assert_eq!(len(&page), shape.len);
         }
     }
@@ -349,10 +430,10 @@ mod tests {
             (record(&long[..], BodyRef::Tombstone), true),
             (record(&short[..], BodyRef::String(&[0; 1 << 10])), true),
         ] {
-            let shape = Shape::of(&record, 1 << 10);
+            let shape = Shape::of(&record, 1 << 10, false);
             assert_eq!(shape.is_outside(), outside);
             let mut page = vec![0; shape.len];
-            shape.write(&mut page, &record, 0, 77);
+            shape.write(&mut page, &record, 0, Numbers { stamp: 0, outside: 77 });
             assert_eq!(outside_number(&page), outside.then_some(77));
             assert_eq!(len(&page), shape.len);
         }
@@ -366,15 +447,15 @@ mod tests {
             expires_at: Some(WallMillis(5)),
             body: BodyRef::String(b"v"),
         };
-        let shape = Shape::of(&record, 1 << 10);
+        let shape = Shape::of(&record, 1 << 10, false);
         let mut page = vec![0; shape.len];
-        shape.write(&mut page, &record, 0, 0);
+        shape.write(&mut page, &record, 0, Numbers::default());
         for expected in [1, 2, 3, 3] {
             touch(&mut page);
             assert_eq!(uses(&page), expected);
         }
         set_uses(&mut page, 1);
         assert_eq!(uses(&page), 1);
-        assert_eq!(EntryRef::new(&page, None).record(), record);
+        assert_eq!(EntryRef::new(&page, None, &Stamps::default()).record(), record);
     }
 }

@@ -32,6 +32,7 @@ mod outside;
 mod pages;
 mod pool;
 mod shard;
+mod stamps;
 mod table;
 #[cfg(test)]
 mod tests;

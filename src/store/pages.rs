@@ -15,9 +15,10 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::entry::{self, EntryRef, Shape, charged_for};
+use super::entry::{self, EntryRef, Numbers, Shape, charged_for};
 use super::outside::Outside;
 use super::pool::PagePool;
+use super::stamps::{Stamp, Stamps};
 use super::table::NEVER;
 use crate::types::{RecordRef, WallMillis};
 
@@ -125,6 +126,7 @@ pub(super) struct Log {
     in_use: usize,
     opened: u64,
     outside: Outside,
+    stamps: Stamps,
 }
 
 impl Log {
@@ -141,6 +143,7 @@ impl Log {
             in_use: 0,
             opened: 0,
             outside: Outside::default(),
+            stamps: Stamps::default(),
         }
     }
 
@@ -186,14 +189,15 @@ impl Log {
 
     /// The shape of a record in pages of this size.
     pub(super) fn shape(&self, record: &RecordRef<'_>) -> Shape {
-        Shape::of(record, self.pool.page_size() / INSIDE_PART)
+        let numbered = self.stamps.fits(Stamp::of(record.version));
+        Shape::of(record, self.pool.page_size() / INSIDE_PART, numbered)
     }
 
     /// The entry of a handle.
     pub(super) fn entry(&self, handle: Handle) -> EntryRef<'_> {
         let bytes = &self.pages[usize::from(handle.page())].bytes[handle.offset()..];
         let outside = entry::outside_number(bytes).map(|number| self.outside.get(number));
-        EntryRef::new(bytes, outside)
+        EntryRef::new(bytes, outside, &self.stamps)
     }
 
     fn bytes_mut(&mut self, handle: Handle) -> &mut [u8] {
@@ -218,9 +222,22 @@ impl Log {
     /// Writes another record of the same shape over an entry, and counts a use.
     pub(super) fn overwrite(&mut self, handle: Handle, record: &RecordRef<'_>, shape: Shape) {
         self.note(handle.page(), record.expires_at, record.version.clock);
+        let old = entry::stamp_number(self.bytes_mut(handle));
+        let stamp = Stamp::of(record.version);
+        let kept = old.filter(|number| self.stamps.get(*number) == stamp);
+        let number = kept.unwrap_or_else(|| self.number(stamp, shape));
         let bytes = self.bytes_mut(handle);
         let uses = entry::uses(bytes) + 1;
-        shape.write(bytes, record, uses, 0);
+        shape.write(bytes, record, uses, Numbers { stamp: number, outside: 0 });
+        if let Some(old) = old.filter(|_| kept.is_none()) {
+            self.stamps.give_back(old);
+        }
+    }
+
+    /// The number of a stamp for one more entry of this shape; 0 if it needs none.
+    fn number(&mut self, stamp: Stamp, shape: Shape) -> u16 {
+        let number = if shape.is_numbered() { self.stamps.take(stamp) } else { Some(0) };
+        number.expect("BUG: a shape has a number that no stamp has")
     }
 
     /// Lowers what a page tells the sweeps, so that they do not pass over an entry.
@@ -309,10 +326,11 @@ impl Log {
         shape: Shape,
         uses: u8,
     ) -> Handle {
-        let number = if shape.is_outside() { self.outside.add(record) } else { 0 };
+        let outside = if shape.is_outside() { self.outside.add(record) } else { 0 };
+        let stamp = self.number(Stamp::of(record.version), shape);
         let handle = self.extend(target, shape.len);
         self.weight[target.queue().index()] += shape.charged();
-        shape.write(self.bytes_mut(handle), record, uses, number);
+        shape.write(self.bytes_mut(handle), record, uses, Numbers { stamp, outside });
         self.note(handle.page(), record.expires_at, record.version.clock);
         handle
     }
@@ -354,9 +372,12 @@ impl Log {
     pub(super) fn kill(&mut self, handle: Handle) {
         self.weight[self.queue_of(handle).index()] -= self.entry(handle).charged();
         let bytes = self.bytes_mut(handle);
-        let outside = entry::outside_number(bytes);
+        let (outside, stamp) = (entry::outside_number(bytes), entry::stamp_number(bytes));
         let length = entry::len(bytes);
         entry::kill(bytes);
+        if let Some(number) = stamp {
+            self.stamps.give_back(number);
+        }
         if let Some(number) = outside {
             self.outside.remove(number);
         }
@@ -506,6 +527,7 @@ impl Log {
     #[cfg(test)]
     pub(super) fn check(&self, taken_out: Option<u16>) -> usize {
         let (mut weight, mut dead, mut entries, mut outside) = ([0; 4], 0, 0, 0);
+        let mut stamped = std::collections::BTreeMap::<_, u32>::new();
         for number in self.queues.iter().flatten().chain(&taken_out) {
             let page = &self.pages[usize::from(*number)];
             let (mut at, mut bytes) = (0, 0);
@@ -513,6 +535,7 @@ impl Log {
                 let raw = &page.bytes[handle.offset()..];
                 bytes += entry::len(raw);
                 outside += usize::from(entry::outside_number(raw).is_some());
+                *stamped.entry(entry::stamp_number(raw)).or_default() += 1;
                 entries += 1;
                 weight[page.queue.index()] += self.entry(handle).charged();
                 assert!(self.entry(handle).expires_at().is_none() || page.scan_from != NEVER);
@@ -523,6 +546,9 @@ impl Log {
             dead += if page.is_open { 0 } else { self.pool.page_size() - bytes };
         }
         assert_eq!((weight, dead, outside), (self.weight, self.dead, self.outside.count()));
+        for (number, count) in self.stamps.counts() {
+            assert_eq!(stamped.get(&Some(number)).copied().unwrap_or(0), count);
+        }
         let queued = self.queues.iter().map(VecDeque::len).sum::<usize>();
         assert_eq!(queued + usize::from(taken_out.is_some()), self.in_use);
         entries

@@ -44,6 +44,11 @@ fn version(clock: u64) -> Version {
     Version { term: 1, clock, origin: 1 }
 }
 
+/// A version of one of many nodes, more than have a number.
+fn stamped(clock: u64) -> Version {
+    Version { origin: u32::try_from(clock % 23).unwrap(), ..version(clock) }
+}
+
 fn key(db: u8, name: &str) -> Key {
     Key::new(Db::new(db).unwrap(), name.as_bytes())
 }
@@ -198,12 +203,12 @@ fn run(store: &Store, of: Slot, model: &mut Model, step: &Step) {
             let key = small_key(*key);
             let stored = shard.find(of, key.stored()).map(EntryRef::version);
             let above = stored.unwrap_or_default().max(shard.header(of).floor(key.db()));
-            let record = value(&key, version(above.clock + 1), *expires_at);
+            let record = value(&key, stamped(above.clock + 1), *expires_at);
             shard.put(of, record.as_ref());
             model.records.insert(key, record);
         }
         Step::Merge { key, clock, deletes, expires_at } => {
-            let (key, version) = (small_key(*key), version(*clock));
+            let (key, version) = (small_key(*key), stamped(*clock));
             let record =
                 if *deletes { tombstone(&key, version) } else { value(&key, version, *expires_at) };
             let expected = model.merge(record.clone());
@@ -211,16 +216,16 @@ fn run(store: &Store, of: Slot, model: &mut Model, step: &Step) {
         }
         Step::Remove { key, up_to } => {
             let key = small_key(*key);
-            let goes = model.records.get(&key).is_some_and(|r| r.version <= version(*up_to));
-            assert_eq!(shard.remove(of, key.stored(), version(*up_to)), goes);
+            let goes = model.records.get(&key).is_some_and(|r| r.version <= stamped(*up_to));
+            assert_eq!(shard.remove(of, key.stored(), stamped(*up_to)), goes);
             if goes {
                 model.records.remove(&key);
             }
         }
         Step::Floor { db, clock } => {
             let db = db.map(|db| Db::new(db).unwrap());
-            shard.set_floor(of, db, version(*clock));
-            model.raise(db, version(*clock));
+            shard.set_floor(of, db, stamped(*clock));
+            model.raise(db, stamped(*clock));
         }
         Step::Clear => {
             shard.clear_slot(of);
