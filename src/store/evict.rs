@@ -35,6 +35,8 @@ const SMALL_PART: usize = 10;
 const PROMOTING_USES: u8 = 2;
 /// Steps of one trim: it holds the lock.
 const TRIM_STEPS_MAX: usize = 128;
+/// Steps of one write in what was flushed, before it may pass the limit.
+const FLUSHED_STEPS: usize = 32;
 /// So many pages are emptied in a row without one to show for it, before there is no room.
 const IN_VAIN_PAGES_MAX: usize = 32;
 /// So many pages' worth of entries may be moved in vain before the main queue spares less.
@@ -198,7 +200,8 @@ impl Shard {
         if self.policy == Policy::Evict && below_target && self.reserve_hard(need) {
             return true;
         }
-        if !self.budget.could_fit(need, self.used()) {
+        let own = self.could_give(need);
+        if !self.budget.could_fit(need, own) {
             self.want(need);
             return false;
         }
@@ -213,6 +216,13 @@ impl Shard {
                 Progress::Nothing => break,
                 // A page that is emptied into another one is no gain.
                 _ if self.used() < lowest => (in_vain, lowest) = (0, self.used()),
+                // What was flushed is as good as gone, and there may be much of it.
+                Progress::Going
+                    if steps >= FLUSHED_STEPS && self.is_page(need) && self.garbage.waits() =>
+                {
+                    self.budget.add(need);
+                    return true;
+                }
                 Progress::Going => {}
                 Progress::Emptied => in_vain += 1,
             }
@@ -223,6 +233,21 @@ impl Shard {
             self.want(need);
         }
         fits
+    }
+
+    /// About the bytes that this shard could evict. They are counted for what is large only: a shard
+    /// that gave all it has for nothing would be empty.
+    fn could_give(&mut self, need: usize) -> usize {
+        if self.is_page(need) || self.garbage.waits() {
+            return self.used();
+        }
+        let evicted = if self.policy == Policy::Evict { self.count(Whose::Acted) } else { 0 };
+        evicted + self.log.dead()
+    }
+
+    /// Whether so many bytes are what a write takes that needs a page, and not more.
+    fn is_page(&self, bytes: usize) -> bool {
+        bytes <= 2 * self.log.page_cost()
     }
 
     /// Reserves below the soft limit, unless the shard has all the pages it may have.

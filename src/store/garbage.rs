@@ -36,6 +36,17 @@ impl Garbage {
         self.allocated + charged_for(self.handles.capacity() * size_of::<Handle>())
     }
 
+    /// Whether there is something to be freed.
+    pub(super) fn waits(&self) -> bool {
+        self.hides_entries() || !self.husks.is_empty() || !self.allocations.is_empty()
+    }
+
+    /// Entries that stand in pages.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> usize {
+        self.handles.len() + self.tables.iter().map(SlotTable::len).sum::<usize>()
+    }
+
     /// Whether entries of pages are in no slot's table.
     pub(super) fn hides_entries(&self) -> bool {
         !self.tables.is_empty() || !self.handles.is_empty()

@@ -296,6 +296,60 @@ fn entries_are_evicted_by_who_acts_for_them_now() {
     assert!(shard.header(went).keys() < 3_000);
 }
 
+/// A value for which there can be no room beside the replicas once cost everything else its place first.
+#[test]
+fn what_cannot_fit_beside_replicas_empties_nothing() {
+    let store = store(1, 1 << 20, Policy::Evict);
+    let (acted, replica) = (slot(1), slot(2));
+    store.lock(replica).header_mut(replica).acting = false;
+    for number in 0..7_500 {
+        let of = if number % 3 == 0 { acted } else { replica };
+        assert!(put_with_room(&store, of, &sized(&key_in(of, number), number + 1, 100)));
+    }
+    let keys = store.lock(acted).header(acted).keys();
+    assert!(keys > 1_000);
+    let huge = |length| sized(&key_in(acted, 1), 1 << 40, length);
+    assert!(!put_with_room(&store, acted, &huge(500 << 10)));
+    assert_eq!(store.lock(acted).header(acted).keys(), keys);
+    assert!(put_with_room(&store, acted, &huge(60 << 10)));
+    assert!(store.lock(acted).header(acted).keys() < keys);
+    check(&store, acted);
+}
+
+/// The first write after a flush once freed all of it under one lock.
+#[test]
+fn a_write_frees_a_part_of_what_was_flushed() {
+    let limit = 32 << 20;
+    let store = store(1, limit, Policy::Evict);
+    let of = slot(77);
+    let record = |db: u8, number: u64| sized(&key(db, &number.to_string()), number + 1, 100);
+    for number in 0..300_000 {
+        let record = record(u8::from(number % 8 > 0), number);
+        let mut shard = store.lock(of);
+        let need = shard.room_for(of, &record.as_ref());
+        assert!(shard.make_room(need, &mut |_| Remains::Nothing));
+        shard.put(of, record.as_ref());
+    }
+    store.lock(of).set_floor(of, Db::new(1), version(300_000));
+    let (mut writes, mut most, mut last) = (0, 0, usize::MAX);
+    while store.lock(of).garbage.waits() {
+        writes += 1;
+        let record = record(0, 400_000 + writes);
+        let mut shard = store.lock(of);
+        let need = shard.room_for(of, &record.as_ref());
+        assert!(shard.make_room(need, &mut |_| Remains::Nothing));
+        shard.put(of, record.as_ref());
+        drop(shard);
+        most = most.max(store.budget.used());
+        let left = store.lock(of).garbage.entries();
+        assert!(last == usize::MAX || last - left < 20_000, "{last} {left}");
+        last = left;
+    }
+    assert!(writes > 20, "{writes}");
+    assert!(most < limit + limit / 16, "{most}");
+    check(&store, of);
+}
+
 #[test]
 fn memory_comes_back_when_most_has_expired() {
     let store = store(1, 64 << 20, Policy::Evict);
