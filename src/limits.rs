@@ -188,9 +188,9 @@ pub const UNIX_PATH_MAX: usize = 107;
 /// Shards of a store: 64 locks are enough that threads seldom meet, and more of them cost memory.
 pub const STORE_SHARDS_MAX: usize = 64;
 
-/// Entries of one part of a slot: what a hash table of 4,096 buckets holds. The longest stretch
+/// Entries of one part of a slot: what a hash table of 1,024 buckets holds. The longest stretch
 /// that a sweep, a page of a scan or a split works on under one lock.
-pub const STORE_PART_MAX: usize = 3584;
+pub const STORE_PART_MAX: usize = 896;
 
 /// Bytes of the budget for each shard at least: [`STORE_SHARD_PAGES`] of 8 KiB.
 pub const STORE_SHARD_MIN: u64 = 1024 * 1024;

@@ -52,7 +52,7 @@ impl Shared {
             header.term = header.term.max(header.above).next(me.tag());
             header.acting = true;
             header.fenced = false;
-            header.successor = Some(me);
+            header.set_successor(Some(me));
             let (term, happened) = (header.term, Happened::Acting);
             let group = Group::of(&Item { slot, term, happened });
             self.queue(&self.view.load(), &shard, Outgoing::untallied(slot, &group), to_drive);
@@ -90,7 +90,7 @@ impl Shared {
             if hollow {
                 header.term = Term { counter: HOLLOW, holder: view.me.tag() };
                 header.acting = true;
-                header.successor = Some(view.me);
+                header.set_successor(Some(view.me));
             }
             hollow
         };
@@ -115,13 +115,13 @@ impl Shared {
             let mut shard = self.store.lock(slot);
             let clock = shard.clock_mut().last(wall);
             let header = shard.header_mut(slot);
-            let asked_before = header.successor == Some(asker);
+            let asked_before = header.successor() == Some(asker);
             if !header.acting && !asked_before {
                 continue;
             }
             header.acting = false;
-            header.successor = Some(asker);
-            let (term, marks) = (header.term, header.marks.clone());
+            header.set_successor(Some(asker));
+            let (term, marks) = (header.term, header.marks.to_vec());
             let followers = followers(view, slot, &header.receivers, asker);
             drop(shard);
             self.hints.set(slot, asker);
@@ -147,7 +147,7 @@ impl Shared {
             let nobody_else = {
                 let shard = self.store.lock(given.slot);
                 let header = shard.header(given.slot);
-                header.successor == Some(asker) && header.term == given.term
+                header.successor() == Some(asker) && header.term == given.term
             };
             if nobody_else {
                 self.take(given.slot, to_drive);
@@ -228,7 +228,7 @@ impl Shared {
                 header.fenced = false;
                 header.complete = false;
             }
-            header.successor = acting.map(|hint| hint.node);
+            header.set_successor(acting.map(|hint| hint.node));
         }
         if let Some(hint) = acting {
             self.hints.set(slot, hint.node);

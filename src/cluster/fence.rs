@@ -179,7 +179,7 @@ impl Shared {
                 let header = shard.header_mut(slot);
                 header.acting = false;
                 header.fenced = true;
-                header.successor = None;
+                header.set_successor(None);
                 self.hints.clear_if(slot, self.options.me);
             }
         }

@@ -19,7 +19,10 @@ pub(super) fn silence(header: &SlotHeader, holder: NodeId) -> u64 {
 pub(super) fn raise(header: &mut SlotHeader, holder: NodeId, clock: u64) {
     match header.marks.iter_mut().find(|(node, _)| *node == holder) {
         Some((_, mark)) => *mark = (*mark).max(clock),
-        None => header.marks.push((holder, clock)),
+        None => {
+            header.marks.reserve_exact(1);
+            header.marks.push((holder, clock));
+        }
     }
 }
 

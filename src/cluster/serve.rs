@@ -273,7 +273,7 @@ impl Shared {
         let mut lost = false;
         if item.term > header.term {
             header.term = item.term;
-            header.successor = Some(from);
+            header.set_successor(Some(from));
             lost = std::mem::take(&mut header.acting);
             if lost || std::mem::take(&mut header.fenced) {
                 header.complete = false;

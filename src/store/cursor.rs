@@ -55,7 +55,7 @@ impl Shard {
     /// one), but never between entries of equal hash. Returns the hash to go on from, or `None` at
     /// the end.
     ///
-    /// A call sorts one part of the slot, at most 3,584 entries: limits near that size walk large
+    /// A call sorts one part of the slot, at most 896 entries: limits near that size walk large
     /// slots cheapest.
     pub fn scan(
         &self,

@@ -5,12 +5,15 @@
 //! second half are sums over the data (counts, digest) and floors, kept by the store alone.
 
 use smallvec::SmallVec;
+use thin_vec::ThinVec;
 
 use super::Totals;
 use super::digest::Share;
 use crate::types::{Db, NodeId, Term, Version};
 
 /// Facts about one slot at one node, and sums over its data.
+///
+/// A node has 16,384 of them, most with empty lists: a list takes eight bytes while it is empty.
 #[derive(Clone, Debug, Default)]
 pub struct SlotHeader {
     /// This node has every record of the slot, by its own word.
@@ -23,26 +26,25 @@ pub struct SlotHeader {
     pub term: Term,
     /// The highest term that anybody was found to know: whoever takes the bit goes above it.
     pub above: Term,
-    /// Who took the acting bit from this node, or is known to hold it.
-    pub successor: Option<NodeId>,
+    successor: Option<Box<NodeId>>,
     /// Nodes that are filling the slot from here: every write goes to them too.
-    pub receivers: Vec<NodeId>,
+    pub receivers: ThinVec<NodeId>,
     /// For each other holder the clock up to which it was proved equal.
-    pub marks: Vec<(NodeId, u64)>,
+    pub marks: ThinVec<(NodeId, u64)>,
     /// The clock up to which this node's own copy is proved equal to the acting node's.
     pub as_of: u64,
     /// The highest clock of what was evicted here, and of tombstones that went though a holder may not
     /// have seen them: what this copy lacks at or below may have been evicted or deleted.
     pub forgotten: u64,
     floors: Floors,
-    sums: SmallVec<[(Db, Sums); 1]>,
+    sums: ThinVec<(Db, Sums)>,
 }
 
 /// Versions at or below which nothing exists.
 #[derive(Clone, Debug, Default)]
 struct Floors {
     all: Version,
-    dbs: Vec<(Db, Version)>,
+    dbs: ThinVec<(Db, Version)>,
 }
 
 /// Sums over the entries of one database in one slot.
@@ -59,6 +61,16 @@ struct Sums {
 }
 
 impl SlotHeader {
+    /// Who took the acting bit from this node, or is known to hold it.
+    pub fn successor(&self) -> Option<NodeId> {
+        self.successor.as_deref().copied()
+    }
+
+    /// Notes who took the acting bit.
+    pub fn set_successor(&mut self, successor: Option<NodeId>) {
+        self.successor = successor.map(Box::new);
+    }
+
     /// Something of this clock went without a trace.
     pub fn forget(&mut self, clock: u64) {
         self.forgotten = self.forgotten.max(clock);
@@ -202,6 +214,7 @@ impl SlotHeader {
     fn sums_mut(&mut self, db: Db) -> &mut Sums {
         let known = self.sums.iter().position(|(of, _)| *of == db);
         let index = known.unwrap_or_else(|| {
+            self.sums.reserve_exact(1);
             self.sums.push((db, Sums::default()));
             self.sums.len() - 1
         });

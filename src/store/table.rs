@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   hash 0 ────────┬──────────────┬───────── 2^64
-//!         part 0   │    part 1    │  part 2          each a hash table of at most 3,584 handles
+//!         part 0   │    part 1    │  part 2          each a hash table of at most 896 handles
 //! ```
 //!
 //! A slot starts without any part and without an allocation. A part that is full is split at the

@@ -449,7 +449,7 @@ fn a_store_that_refuses_keeps_what_it_has_and_reclaims_what_was_overwritten() {
 
 #[test]
 fn empty_slots_cost_next_to_nothing() {
-    assert!(size_of::<shard::SlotData>() <= 328, "{}", size_of::<shard::SlotData>());
+    assert!(size_of::<shard::SlotData>() <= 168, "{}", size_of::<shard::SlotData>());
     assert_eq!(store(64, 1 << 30, Policy::Evict).totals(WallMillis(0)).used_bytes, 0);
 }
 
