@@ -200,7 +200,7 @@ pub const STORE_SHARD_MIN: u64 = 1024 * 1024;
 pub const STORE_SHARD_PAGES: u64 = 128;
 
 /// The smallest and the largest page, in bytes.
-pub const STORE_PAGE_MIN: usize = 4 * 1024;
+pub const STORE_PAGE_MIN: usize = 2 * 1024;
 /// See [`STORE_PAGE_MIN`]; an entry's place in its page has 16 bits.
 pub const STORE_PAGE_MAX: usize = 64 * 1024;
 

@@ -168,6 +168,10 @@ family! {
         "Slots this node acts for with fewer complete copies than configured."
             under_replicated: Gauge = "chickadee_slots_under_replicated";
         "1 when the node is ready." ready: Gauge = "chickadee_ready";
+        "1 if the settings were right when they were read last." reload_successful: Gauge
+            = "chickadee_config_last_reload_successful";
+        "When settings were taken over last, in seconds since 1970." reload_time: Gauge
+            = "chickadee_config_last_reload_timestamp_seconds";
     }
 }
 

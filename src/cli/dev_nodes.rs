@@ -14,6 +14,7 @@ use tokio::task::JoinHandle;
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::serve::{THROWAWAY_MARK, remove_throwaway};
+use crate::cli::service;
 use crate::cli::sources::CREDENTIALS_VARIABLE;
 use crate::cli::{make, output};
 use crate::clock::within;
@@ -139,6 +140,8 @@ impl Plan<'_> {
                 command.env_remove(variable);
             }
         }
+        // The service manager waits for `dev`, not for its nodes.
+        command.env_remove(service::NOTIFY_VARIABLE);
         // The secret and the password of another cluster are none of this one's.
         command.env_remove(CREDENTIALS_VARIABLE);
         // Its own process group: the terminal's Ctrl-C is for this process, which ends the nodes.

@@ -5,13 +5,27 @@ use std::io::{self, IsTerminal};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{Layer, fmt};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::config::{LogConfig, LogFormat};
 
+/// What is logged, to be changed in a running process.
+pub(super) struct Level(reload::Handle<Targets, Registry>);
+
+impl Level {
+    /// Logs what the settings ask for from now on.
+    pub(super) fn set(&self, config: &LogConfig) {
+        let filter: Targets = config.level.parse().unwrap_or_default();
+        if let Err(error) = self.0.reload(filter) {
+            tracing::debug!(%error, "the log level stays");
+        }
+    }
+}
+
 /// Sends events to stderr for the rest of the process; a second call changes nothing.
-pub(super) fn start(config: &LogConfig) {
+pub(super) fn start(config: &LogConfig) -> Level {
     let filter: Targets = config.level.parse().unwrap_or_default();
+    let (filter, handle) = reload::Layer::new(filter);
     let terminal = io::stderr().is_terminal();
     let colour = terminal && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
     let journal = !terminal && std::env::var_os("JOURNAL_STREAM").is_some();
@@ -25,4 +39,5 @@ pub(super) fn start(config: &LogConfig) {
     if let Err(error) = started {
         tracing::debug!(%error, "logging was started before");
     }
+    Level(handle)
 }

@@ -15,9 +15,11 @@ mod logging;
 mod look;
 mod make;
 mod output;
+mod reload;
 mod resp_client;
 mod run_node;
 mod serve;
+mod service;
 mod sources;
 mod wait;
 

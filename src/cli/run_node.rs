@@ -1,5 +1,7 @@
 //! The one place where the command line starts a node.
 
+use crate::cli::reload::Reload;
+use crate::cli::service;
 use crate::config::Config;
 use crate::node::{Error, Node};
 use crate::tasks::{BoxFuture, Latch};
@@ -22,15 +24,24 @@ impl From<Error> for NodeFailure {
     }
 }
 
-/// Runs a node until `stop` opens (it then pauses) or it was told to leave.
-pub(super) fn run_node(config: Config, stop: Latch) -> BoxFuture<'static, Result<(), NodeFailure>> {
+/// Runs a node until `stop` opens (it then pauses) or it was told to leave; meanwhile its settings are
+/// read again when that is asked for.
+pub(super) fn run_node(
+    config: Config,
+    stop: Latch,
+    reload: Reload,
+) -> BoxFuture<'static, Result<(), NodeFailure>> {
     Box::pin(async move {
         let node = Node::start(config).await?;
-        tokio::select! {
-            biased;
-            () = node.stopped() => {}
-            () = stop.opened() => node.shutdown().await,
-        }
+        let life = async {
+            tokio::select! {
+                biased;
+                () = node.stopped() => {}
+                () = stop.opened() => node.shutdown().await,
+                () = reload.follow(&node) => {}
+            }
+        };
+        service::tell(&node, life).await;
         Ok(())
     })
 }

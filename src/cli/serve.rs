@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::cli::args::ServeArgs;
 use crate::cli::failure::Failure;
+use crate::cli::reload::Reload;
 use crate::cli::run_node::{NodeFailure, run_node};
 use crate::cli::{logging, sources};
 use crate::tasks::Latch;
@@ -25,12 +26,14 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 /// Runs a node until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = sources::settings(args.config.as_deref(), &args.settings.0, args.form)?;
-    logging::start(&loaded.config.log);
+    let level = logging::start(&loaded.config.log);
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let stop = Latch::new();
         let mut signals = Signals::new()?;
-        let node = run_node(loaded.config, stop.clone());
+        let read_from = (args.config.clone(), args.settings.0.clone(), args.form);
+        let reload = Reload::new(read_from, loaded.config.clone(), level)?;
+        let node = run_node(loaded.config, stop.clone(), reload);
         tokio::select! {
             biased;
             done = node => done.map_err(|failure| match failure {

@@ -21,6 +21,8 @@ pub(super) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 pub(super) fn machine() -> Machine {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
     this_machine(&Folders {
+        state: folder("STATE_DIRECTORY"),
+        runtime: folder("RUNTIME_DIRECTORY"),
         state_home: folder("XDG_STATE_HOME"),
         home: folder("HOME"),
         credentials: folder(CREDENTIALS_VARIABLE),

@@ -371,7 +371,8 @@ impl Sender<'_> {
         }
         let message = Bytes::from(std::mem::take(&mut self.buffer));
         let message = BulkMessage { read_at: self.read_at, bytes: message };
-        let (bytes, rate) = (message.bytes.len() as u64, self.cache.shared.options.sync_rate.0);
+        let rate = self.cache.shared.sync_rate.load(Ordering::Relaxed);
+        let bytes = message.bytes.len() as u64;
         self.cache.shared.metrics.cluster.sync_bytes_sent.increment(bytes);
         self.stream.outgoing.send(message).await.map_err(|_| CallError::Lost)?;
         match bytes.saturating_mul(1_000_000).checked_div(rate) {

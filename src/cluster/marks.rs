@@ -17,12 +17,11 @@ pub(super) fn silence(header: &SlotHeader, holder: NodeId) -> u64 {
 
 /// A fill or compare proved the holder equal up to `clock`.
 pub(super) fn raise(header: &mut SlotHeader, holder: NodeId, clock: u64) {
-    match header.marks.iter_mut().find(|(node, _)| *node == holder) {
-        Some((_, mark)) => *mark = (*mark).max(clock),
-        None => {
-            header.marks.reserve_exact(1);
-            header.marks.push((holder, clock));
-        }
+    if let Some((_, mark)) = header.marks.iter_mut().find(|(node, _)| *node == holder) {
+        *mark = (*mark).max(clock);
+    } else {
+        header.marks.reserve_exact(1);
+        header.marks.push((holder, clock));
     }
 }
 

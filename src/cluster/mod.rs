@@ -45,7 +45,7 @@ mod yields;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -126,6 +126,8 @@ impl MemberPort for Members {
 /// What all threads of a node share.
 pub struct Shared {
     options: ClusterOptions,
+    /// Bytes per second that fills may send; 0 = unlimited.
+    sync_rate: AtomicU64,
     store: Arc<Store>,
     clock: SharedClock,
     rng: Randomness,
@@ -181,6 +183,11 @@ pub struct ClusterParts {
 }
 
 impl Shared {
+    /// Fills send so many bytes per second from now on; 0 = as they can.
+    pub fn set_sync_rate(&self, rate: ByteSize) {
+        self.sync_rate.store(rate.0, Ordering::Relaxed);
+    }
+
     /// The shared state of a node whose members are `parts.table`.
     pub fn new(options: ClusterOptions, parts: ClusterParts) -> Arc<Self> {
         let view = View::build(parts.table, &BTreeMap::new(), None);
@@ -189,6 +196,7 @@ impl Shared {
         let kept = Kept::new(options.former.clone(), parts.clock.now());
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
+            sync_rate: AtomicU64::new(options.sync_rate.0),
             options,
             store: parts.store,
             clock: parts.clock,

@@ -54,8 +54,9 @@ A setting stands in the file as `key` in its section, in the environment as the 
 command line of `serve` as the flag or as `--set section.key=value`. Flags go before variables,
 variables before the file, the file before the defaults. An unknown name is an error. Numbers and
 truth values may stand bare or quoted; spans are written `250ms`, `5s`, `10m`, `1h`; sizes `512MiB`,
-`4GiB`. All take effect when the node starts; those marked *cluster fact* only when a cluster is
-formed, later the cluster's own value counts.
+`4GiB`. All take effect when the node starts; those marked *reloads* also when it gets SIGHUP (`systemctl
+reload chickadee`); those marked *cluster fact* only when a cluster is formed, later the cluster's own value
+counts.
 ";
 
 impl fmt::Display for Manual {
@@ -70,8 +71,12 @@ impl fmt::Display for Manual {
 }
 
 fn paragraph(f: &mut fmt::Formatter<'_>, row: &Setting) -> fmt::Result {
-    let fact = if row.change == Change::Forming { " · *cluster fact*" } else { "" };
-    writeln!(f, "\n### `{}`{fact}\n\n{}", row.key, row.doc)?;
+    let when = match row.change {
+        Change::Reload => " · *reloads*",
+        Change::Restart => "",
+        Change::Forming => " · *cluster fact*",
+    };
+    writeln!(f, "\n### `{}`{when}\n\n{}", row.key, row.doc)?;
     if !row.more.is_empty() {
         writeln!(f, "{}", row.more)?;
     }

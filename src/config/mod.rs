@@ -18,6 +18,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use load::{Machine, Sources, load};
+use setting::Change;
+use settings::SETTINGS;
 
 use crate::types::{ByteSize, ClusterName, NodeName, Weight, Zone};
 
@@ -46,7 +48,33 @@ pub struct Config {
     pub snapshot: SnapshotConfig,
 }
 
+/// What a second reading of the settings changes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Reloaded {
+    /// Keys whose new value counts from now on.
+    pub changed: Vec<&'static str>,
+    /// Keys whose new value counts at the next start.
+    pub waiting: Vec<&'static str>,
+}
+
 impl Config {
+    /// Takes over what of `new` can change in a running node, and says what differs.
+    pub fn reload(&mut self, new: &Self) -> Reloaded {
+        let mut reloaded = Reloaded::default();
+        for row in SETTINGS {
+            if row.show(self) == row.show(new) {
+                continue;
+            }
+            if row.change == Change::Reload {
+                (row.put)(self, (row.get)(new));
+                reloaded.changed.push(row.key);
+            } else {
+                reloaded.waiting.push(row.key);
+            }
+        }
+        reloaded
+    }
+
     /// A node on loopback with ports that the system gives, defaults for everything else, and
     /// 64 MiB: what an embedding program or a test begins with and changes.
     pub fn on_loopback(name: NodeName, data_dir: impl Into<PathBuf>) -> Self {
@@ -56,6 +84,7 @@ impl Config {
             host_name: name.to_string(),
             total_memory: ByteSize(64 << 20),
             data_dir: data_dir.clone(),
+            socket: None,
             credentials: BTreeMap::new(),
         };
         let environment = BTreeMap::new();

@@ -6,6 +6,8 @@ use crate::config::value::{Kind, Value};
 /// When a changed setting takes effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Change {
+    /// When the node is told to read its settings again (SIGHUP).
+    Reload,
     /// When the node starts.
     Restart,
     /// When a cluster is formed; later the cluster's own value counts.

@@ -146,7 +146,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "node.data_dir",
         kind: Kind::Path,
-        fallback: "`/var/lib/chickadee`; for a user without rights `$XDG_STATE_HOME/chickadee`",
+        fallback: "`$STATE_DIRECTORY`, else `/var/lib/chickadee`; for a user without rights \
+                   `$XDG_STATE_HOME/chickadee`",
         doc: "The folder of the node's identity; one process at a time uses it.",
         put: |c, v| {
             if let Some(folder) = v.text() {
@@ -387,6 +388,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "peer.sync_rate",
         kind: Kind::Size { min: 64 * KIB, max: 1 << 40, zero: Some("unlimited") },
         default: "0B",
+        change: Change::Reload,
         doc: "Bytes per second that fills and repair may send.",
         put: |c, v| c.peer.sync_rate = v.size(),
         get: |c| Value::Size(c.peer.sync_rate),
@@ -444,6 +446,7 @@ pub const SETTINGS: &[Setting] = &[
         kind: Kind::Path,
         fallback: "none",
         credential: Some("password"),
+        change: Change::Reload,
         doc: "The file with the password that clients must give (AUTH).",
         more: "Where this is not set, the file `password` in `$CREDENTIALS_DIRECTORY` is used if \
                there is one.",
@@ -455,6 +458,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "client.max_clients",
         kind: Kind::Count { min: 1, max: 1_000_000, or: None },
         default: "10000",
+        change: Change::Reload,
         doc: "Client connections; one more is refused.",
         put: |c, v| c.client.max_clients = v.count(),
         get: |c| Value::Count(c.client.max_clients as u64),
@@ -464,6 +468,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "client.idle_timeout",
         kind: Kind::Span { min: secs(1), max: secs(365 * DAY), zero: Some("never") },
         default: "0s",
+        change: Change::Reload,
         doc: "A client that sends nothing for so long is disconnected.",
         put: |c, v| c.client.idle_timeout = v.span(),
         get: |c| Value::Span(c.client.idle_timeout),
@@ -473,6 +478,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "client.output_buffer_limit",
         kind: Kind::Size { min: MIB, max: 64 * GIB, zero: None },
         default: "1GiB",
+        change: Change::Reload,
         doc: "A client that lets more bytes of replies pile up is disconnected.",
         more: "At least `client.max_value_size`.",
         put: |c, v| c.client.output_buffer_limit = v.size(),
@@ -510,7 +516,7 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         key: "admin.socket",
         kind: Kind::Path,
-        fallback: "admin.sock in `node.data_dir`",
+        fallback: "`admin.sock` in `$RUNTIME_DIRECTORY`, else in `node.data_dir`",
         doc: "The unix socket through which the node is told to act.",
         put: |c, v| {
             if let Some(socket) = v.text() {
@@ -565,6 +571,7 @@ pub const SETTINGS: &[Setting] = &[
         key: "log.level",
         kind: Kind::Filter,
         default: "info",
+        change: Change::Reload,
         doc: "What is logged, such as `info` or `info,chickadee::transport=debug`.",
         put: |c, v| c.log.level = v.text().unwrap_or_default(),
         get: |c| text(Some(&c.log.level)),

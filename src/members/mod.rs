@@ -201,6 +201,7 @@ enum Command {
     Leave(oneshot::Sender<()>),
     Form(oneshot::Sender<bool>),
     Forget(NodeId, oneshot::Sender<bool>),
+    Pulse(oneshot::Sender<()>),
 }
 
 /// A handle on the membership service. Clones are the same service.
@@ -304,6 +305,11 @@ impl Members {
     /// Forms a cluster now; `false` if this node is in one already.
     pub async fn form(&self) -> bool {
         self.ask(Command::Form).await.unwrap_or(false)
+    }
+
+    /// Returns once the service has gone through its loop; `false` if it has stopped.
+    pub async fn pulse(&self) -> bool {
+        self.ask(Command::Pulse).await.is_some()
     }
 
     /// Declares a dead member left, in the whole cluster; `false` if it is not known or not dead.

@@ -323,6 +323,9 @@ impl Task {
             Command::Forget(node, answer) => {
                 let _caller_may_have_gone = answer.send(self.core.forget(now, node));
             }
+            Command::Pulse(answer) => {
+                let _caller_may_have_gone = answer.send(());
+            }
         }
     }
 

@@ -202,7 +202,7 @@ impl Ground {
     }
 }
 
-fn password(config: &Config) -> Result<Option<Password>, Error> {
+pub(super) fn password(config: &Config) -> Result<Option<Password>, Error> {
     let Some(path) = &config.client.password_file else { return Ok(None) };
     let wrong =
         |why: &str| Error::Settings(format!("{} {}: {why}", keys::PASSWORD_FILE, path.display()));

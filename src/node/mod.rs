@@ -13,6 +13,7 @@ mod error;
 mod ground;
 mod keeper;
 mod ports;
+mod pulse;
 mod shards;
 mod snapshots;
 mod source;
@@ -44,6 +45,7 @@ use crate::types::{Generation, Instant, NodeId, Phase};
 
 pub use client::Cache;
 pub use error::Error;
+pub use pulse::Stuck;
 pub use stats::Stats;
 
 use client::ShardHandle;
@@ -75,6 +77,8 @@ pub(crate) struct Inner {
     config: Config,
     me: NodeId,
     generation: Generation,
+    /// It was in no cluster before this start.
+    is_new: bool,
     started: Instant,
     clock: SharedClock,
     disk: Disk,
@@ -125,6 +129,39 @@ impl Node {
     /// Why the node is not ready; empty when it is.
     pub fn reasons(&self) -> Vec<String> {
         self.inner.reasons()
+    }
+
+    /// Waits until it is told to stop.
+    pub async fn told_to_stop(&self) {
+        self.inner.stopping.opened().await;
+    }
+
+    /// Whether it was told to stop.
+    pub fn is_stopping(&self) -> bool {
+        self.inner.stopping.is_open()
+    }
+
+    /// Whether it looks for a cluster in which it has never been.
+    pub fn has_nothing_to_lose(&self) -> bool {
+        self.inner.is_new && !self.inner.shared.view().table.formed
+    }
+
+    /// Takes over what can change in a running node: limits and the password of clients, and the rate of
+    /// fills. The rest of `config` must be as it was.
+    ///
+    /// # Errors
+    ///
+    /// The password file cannot be read; all stays as it was.
+    pub fn reload(&self, config: &Config) -> Result<(), Error> {
+        let password = ground::password(config)?;
+        self.inner.server.reload(config.client.clone(), password);
+        self.inner.shared.set_sync_rate(config.peer.sync_rate);
+        Ok(())
+    }
+
+    /// Notes for the metrics whether the last reading of the settings went well.
+    pub fn note_reload(&self, successful: bool) {
+        self.inner.note_reload(successful);
     }
 
     /// A handle to the cluster's keys.
@@ -187,6 +224,15 @@ impl Drop for Node {
 }
 
 impl Inner {
+    fn note_reload(&self, successful: bool) {
+        let view = &self.metrics.view;
+        view.reload_successful.set(if successful { 1.0 } else { 0.0 });
+        if successful {
+            let seconds = Duration::from_millis(self.clock.wall().0).as_secs_f64();
+            view.reload_time.set(seconds);
+        }
+    }
+
     fn uptime(&self) -> Duration {
         self.clock.now().saturating_since(self.started)
     }

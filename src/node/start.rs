@@ -92,6 +92,7 @@ async fn start(
     let inner = Arc::new(Inner {
         me: file.node,
         generation: file.generation,
+        is_new: file.facts.is_none(),
         started: clock.now(),
         clock: Arc::clone(&clock),
         disk: Disk::new(storage),
@@ -110,6 +111,7 @@ async fn start(
         metrics,
         config,
     });
+    inner.note_reload(true);
     if file.facts.is_some() {
         inner.begin_warm_start(&control);
     }
@@ -127,15 +129,7 @@ async fn start(
     });
     run(&inner, keeper, &port, &control);
     accept_clients(&inner, ports.client, ports.cluster);
-    tracing::info!(
-        node = %inner.config.node.name,
-        id = %inner.me,
-        client = %addresses.client,
-        cluster = %addresses.cluster,
-        gossip = %addresses.gossip,
-        peer = %addresses.peer,
-        "node started"
-    );
+    inner.say_started();
     Ok(inner)
 }
 
@@ -271,6 +265,18 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
 }
 
 impl Inner {
+    fn say_started(&self) {
+        tracing::info!(
+            node = %self.config.node.name,
+            id = %self.me,
+            client = %self.addresses.client,
+            cluster = %self.addresses.cluster,
+            gossip = %self.addresses.gossip,
+            peer = %self.addresses.peer,
+            "node started"
+        );
+    }
+
     /// Waits until the node knows an active member, itself or another.
     async fn has_active_member(&self) {
         let mut views = self.shared.view_changes();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::config::load::Machine;
@@ -9,12 +10,18 @@ use crate::config::settings::SETTINGS;
 use crate::types::ByteSize;
 use crate::types::node::NAME_MAX;
 
+/// The name of the admin socket in its folder.
+const ADMIN_SOCKET: &str = "admin.sock";
 /// The folder of a node that the system runs.
 const SYSTEM_DATA_DIR: &str = "/var/lib/chickadee";
 
 /// Folders that the environment of a process names.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
+    /// `$STATE_DIRECTORY`: where the service manager lets the node keep data.
+    pub state: Option<PathBuf>,
+    /// `$RUNTIME_DIRECTORY`: where it lets it have sockets.
+    pub runtime: Option<PathBuf>,
     /// `$XDG_STATE_HOME`.
     pub state_home: Option<PathBuf>,
     /// `$HOME`.
@@ -25,25 +32,32 @@ pub struct Folders {
 
 /// Looks at this machine.
 pub fn this_machine(folders: &Folders) -> Machine {
-    let Folders { state_home, home, credentials: folder } = folders;
+    let Folders { state, runtime, state_home, home, credentials: folder } = folders;
+    let given = |folder: &Option<PathBuf>| folder.clone().filter(|folder| folder.is_absolute());
     let system = rustix::system::uname();
     Machine {
         host_name: as_name(&system.nodename().to_string_lossy()),
         total_memory: total_memory(),
-        data_dir: data_dir(state_home.as_deref(), home.as_deref()),
+        data_dir: given(state).unwrap_or_else(|| data_dir(state_home.as_deref(), home.as_deref())),
+        socket: given(runtime).map(|folder| folder.join(ADMIN_SOCKET)),
         credentials: folder.as_deref().map(credentials).unwrap_or_default(),
     }
 }
 
-/// The credentials in `folder` that settings know. One that cannot be looked at counts as there, so
-/// that a node fails over it and does not start without.
+/// The credentials in `folder` that settings know. A blank one is what a unit hands over where the
+/// file that it names is missing. One that cannot be looked at counts as there, so that a node fails
+/// over it and does not start without.
 fn credentials(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
     if !folder.is_absolute() {
         return BTreeMap::new();
     }
     let known = SETTINGS.iter().filter_map(|row| row.credential);
     let files = known.map(|name| (name, folder.join(name)));
-    files.filter(|(_, path)| path.try_exists().unwrap_or(true)).collect()
+    let is_there = |path: &Path| match fs::read(path) {
+        Ok(bytes) => !bytes.trim_ascii().is_empty(),
+        Err(error) => error.kind() != io::ErrorKind::NotFound,
+    };
+    files.filter(|(_, path)| is_there(path)).collect()
 }
 
 /// A host's name as far as it can be a node's.

@@ -108,7 +108,8 @@ const fn policy(policy: MemoryPolicy) -> &'static str {
 /// Every parameter that clients ask for, with its value.
 fn parameters(context: &Context<'_>) -> Vec<(&'static str, String)> {
     let facts = context.backend.facts();
-    let config = &context.server.config;
+    let live = context.server.live();
+    let config = &live.config;
     vec![
         ("appendonly", "no".to_owned()),
         ("databases", Db::COUNT.to_string()),
@@ -198,7 +199,7 @@ fn clients_section(context: &Context<'_>, _: &ServerFacts, text: &mut String) {
     lines!(text,
         "connected_clients": clients.count(),
         "cluster_connections": clients.count_on(Port::Cluster),
-        "maxclients": context.server.config.max_clients,
+        "maxclients": context.server.live().config.max_clients,
         "blocked_clients": 0,
         "tracking_clients": 0,
     );

@@ -150,7 +150,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         Origin { client, port, stops }: Origin,
         stream: S,
     ) -> Self {
-        let session = Session::new(server.password.is_none());
+        let session = Session::new(server.live().password.is_none());
         Self {
             server,
             backend,
@@ -212,7 +212,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         self.input.reserve(room);
         let room = self.input.capacity() - self.input.len();
         let read = self.stream.read_buf(&mut self.input);
-        let timeout = self.server.config.idle_timeout;
+        let timeout = self.server.live().config.idle_timeout;
         let read = if timeout == Duration::ZERO {
             read.await
         } else {
@@ -364,7 +364,8 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     /// is sent any more.
     async fn settle(&mut self) -> bool {
         self.barrier = Barrier::default();
-        let within = self.replies.settle(self.server.config.output_buffer_limit.0).await;
+        let limit = self.server.live().config.output_buffer_limit.0;
+        let within = self.replies.settle(limit).await;
         if !within {
             self.server.metrics.rejected_output.increment(1);
             tracing::warn!(from = %self.client.from(), "replies exceed the output buffer's limit");
@@ -464,7 +465,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
             return Ok(());
         }
         let length = self.replies.len() as u64;
-        let timeout = self.server.config.idle_timeout;
+        let timeout = self.server.live().config.idle_timeout;
         let written = if timeout == Duration::ZERO {
             self.replies.write(&mut self.stream).await
         } else {
@@ -565,7 +566,7 @@ impl Barrier {
 
 fn request_limits(server: &Server, session: &Session) -> RequestLimits {
     if session.authenticated {
-        let max = usize::try_from(server.config.max_value_size.0).unwrap_or(usize::MAX);
+        let max = usize::try_from(server.live().config.max_value_size.0).unwrap_or(usize::MAX);
         RequestLimits::trusted(max)
     } else {
         RequestLimits::before_auth()

@@ -121,7 +121,7 @@ impl Server {
         let to = stream.local_addr().ok()?;
         let now = self.clock.now();
         let Some(registered) =
-            self.clients.register((from, to), port, now, self.config.max_clients)
+            self.clients.register((from, to), port, now, self.live().config.max_clients)
         else {
             self.metrics.rejected_limit.increment(1);
             refuse(stream, errors::MAX_CLIENTS).await;

@@ -127,7 +127,7 @@ fn auth(
     reply: &mut Encoder<'_>,
 ) -> Result<(), Refusal> {
     match credentials {
-        [_password] if context.server.password.is_none() => {
+        [_password] if context.server.live().password.is_none() => {
             return Err(Refusal::Fixed(errors::AUTH_WITHOUT_PASSWORD));
         }
         [password] => log_in(b"default", password, context)?,
@@ -139,7 +139,7 @@ fn auth(
 }
 
 fn log_in(user: &[u8], password: &[u8], context: &mut Context<'_>) -> Result<(), Refusal> {
-    let right = context.server.password.as_ref().is_none_or(|known| known.is(password));
+    let right = context.server.live().password.as_ref().is_none_or(|known| known.is(password));
     if user != b"default" || !right {
         context.server.metrics.rejected_auth.increment(1);
         return Err(Refusal::Fixed(errors::WRONGPASS));
@@ -211,7 +211,7 @@ fn hello(args: &[&[u8]], context: &mut Context<'_>, out: &mut Vec<u8>) -> Result
 }
 
 fn reset(context: &mut Context<'_>) {
-    *context.session = Session::new(context.server.password.is_none());
+    *context.session = Session::new(context.server.live().password.is_none());
     context.client.show(|shown| {
         shown.name = Vec::new();
         shown.db = Db::default();

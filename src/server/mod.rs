@@ -29,6 +29,7 @@ mod topology;
 
 use std::sync::Arc;
 
+use arc_swap::{ArcSwap, Guard};
 use tokio::sync::Notify;
 
 pub use backend::{
@@ -51,10 +52,15 @@ pub const REDIS_VERSION: &str = "7.2.4";
 /// The version of this program.
 pub const CHICKADEE_VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the connections of all threads share.
-pub struct Server {
+/// What may change while clients are connected.
+struct Live {
     config: ClientConfig,
     password: Option<Password>,
+}
+
+/// What the connections of all threads share.
+pub struct Server {
+    live: ArcSwap<Live>,
     clock: SharedClock,
     metrics: ServerMetrics,
     clients: Arc<Clients>,
@@ -73,8 +79,7 @@ impl Server {
         metrics: ServerMetrics,
     ) -> Arc<Self> {
         Arc::new(Self {
-            config,
-            password,
+            live: ArcSwap::from_pointee(Live { config, password }),
             clock,
             metrics,
             clients: Arc::default(),
@@ -82,6 +87,15 @@ impl Server {
             cluster_replies: ReplyCache::default(),
             stood_still: Notify::new(),
         })
+    }
+
+    /// Other limits and another password from now on. Whoever has logged in stays so.
+    pub fn reload(&self, config: ClientConfig, password: Option<Password>) {
+        self.live.store(Arc::new(Live { config, password }));
+    }
+
+    fn live(&self) -> Guard<Arc<Live>> {
+        self.live.load()
     }
 
     /// The clients that are connected.

@@ -19,6 +19,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use thiserror::Error;
+use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::metrics::TransportMetrics;
@@ -154,6 +155,8 @@ pub struct Transport {
     local_address: SocketAddr,
     intake: Arc<Intake>,
     lanes: usize,
+    /// Told each time that [`Transport::run`] has collected figures.
+    observed: Notify,
     /// By thread, modulo the number of lanes.
     pools: Mutex<Vec<(usize, Arc<Pool>)>>,
 }
@@ -192,8 +195,8 @@ impl Transport {
         });
         let lanes = if options.lanes == 0 { LANES_DEFAULT } else { options.lanes };
         let intake = Arc::default();
-        let pools = Mutex::default();
-        Ok(Self { context, server: bound.endpoint, local_address, intake, lanes, pools })
+        let (observed, pools) = (Notify::new(), Mutex::default());
+        Ok(Self { context, server: bound.endpoint, local_address, intake, lanes, observed, pools })
     }
 
     /// The address of the port, with its real number.
@@ -234,6 +237,11 @@ impl Transport {
                 _ = observe.tick() => self.observe(),
             }
         }
+    }
+
+    /// Returns once the task of the port has gone through its loop: within about a second where it works.
+    pub async fn pulse(&self) {
+        self.observed.notified().await;
     }
 
     /// Membership says that a node is dead: its connections are closed and its calls fail, now.
@@ -292,6 +300,7 @@ impl Transport {
         metrics.in_flight.set(as_gauge(in_flight));
         metrics.queued_bytes.set(as_gauge(queued));
         metrics.lost_packets.increment(self.context.connections.collect_lost_packets());
+        self.observed.notify_waiters();
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<(usize, Arc<Pool>)>> {

@@ -10,6 +10,7 @@ fn machine() -> Machine {
         host_name: "host-1".to_owned(),
         total_memory: ByteSize(1 << 30),
         data_dir: PathBuf::from("/data"),
+        socket: None,
         credentials: BTreeMap::new(),
     }
 }

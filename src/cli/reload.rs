@@ -1,0 +1,74 @@
+//! SIGHUP: the settings are read again, and what can change in a running node changes. Where they
+//! are wrong, or another file that they name is, all stays as it was.
+
+use std::path::PathBuf;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::{error, info, warn};
+
+use crate::cli::failure::Failure;
+use crate::cli::logging::Level;
+use crate::cli::{service, sources};
+use crate::config::Config;
+use crate::config::load::Flag;
+use crate::node::Node;
+
+/// What settings are read from, and what came of them last.
+pub(super) struct Reload {
+    /// The settings file that was named.
+    pub(super) file: Option<PathBuf>,
+    /// The flags of `serve`.
+    pub(super) flags: Vec<Flag>,
+    /// `--form`.
+    pub(super) form: bool,
+    /// The settings as they are.
+    pub(super) config: Config,
+    /// What is logged.
+    pub(super) level: Level,
+    hangups: Signal,
+}
+
+impl Reload {
+    pub(super) fn new(
+        (file, flags, form): (Option<PathBuf>, Vec<Flag>, bool),
+        config: Config,
+        level: Level,
+    ) -> Result<Self, Failure> {
+        let fault = |error| Failure::Failed(format!("cannot receive signals: {error}"));
+        let hangups = signal(SignalKind::hangup()).map_err(fault)?;
+        Ok(Self { file, flags, form, config, level, hangups })
+    }
+
+    /// Reads the settings again at each SIGHUP, for ever.
+    pub(super) async fn follow(mut self, node: &Node) {
+        while self.hangups.recv().await.is_some() {
+            service::reloading();
+            let reloaded = self.again(node);
+            node.note_reload(reloaded.is_ok());
+            if let Err(why) = reloaded {
+                error!("the settings were not taken over, those before stay: {why}");
+            }
+            service::reloaded();
+        }
+        // The stream of signals has no end.
+        std::future::pending::<()>().await;
+    }
+
+    fn again(&mut self, node: &Node) -> Result<(), String> {
+        let loaded = sources::settings(self.file.as_deref(), &self.flags, self.form)
+            .map_err(|failure| failure.message().unwrap_or("failed").to_owned())?;
+        let mut config = self.config.clone();
+        let reloaded = config.reload(&loaded.config);
+        node.reload(&config).map_err(|error| error.to_string())?;
+        self.level.set(&config.log);
+        self.config = config;
+        info!(changed = reloaded.changed.join(" "), "settings were read again");
+        if !reloaded.waiting.is_empty() {
+            warn!(
+                settings = reloaded.waiting.join(" "),
+                "settings that count from the next start on"
+            );
+        }
+        Ok(())
+    }
+}
