@@ -10,6 +10,7 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::io::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -58,6 +59,28 @@ fn values_of_any_size_and_byte_cross_nodes() {
         assert_eq!(one.run(&[b"SET", key.as_bytes(), &value]), ok(), "{size}");
         assert_eq!(other.run(&["GET", &key]), Reply::Bulk(Some(value)), "{size}");
     }
+}
+
+/// Its room is that of thousands of small ones of all shards.
+#[test]
+fn a_large_value_finds_room_among_many_small_ones() {
+    let cluster = Cluster::started(1, &["memory.limit=16MiB"]);
+    let mut client = cluster.client(0);
+    for batch in 0..400 {
+        let mut pipeline = Vec::new();
+        for number in 0..1_000 {
+            let key = key(batch * 1_000 + number);
+            write!(pipeline, "*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\nv\r\n", key.len()).unwrap();
+        }
+        client.send_raw(&pipeline).unwrap();
+        assert!((0..1_000).all(|_| client.receive().unwrap() == ok()));
+    }
+    assert!(cluster.nodes[0].metric("chickadee_evictions_total", "memory") > 0.0);
+    for (number, size) in [300_000, 1_000_000, 2_000_000].into_iter().enumerate() {
+        let value = "x".repeat(size);
+        assert_eq!(client.run(&["SET", &format!("large:{number}"), &value]), ok(), "{size}");
+    }
+    assert_eq!(cluster.nodes[0].metric("chickadee_writes_refused_total", ""), 0.0);
 }
 
 #[test]

@@ -18,6 +18,8 @@ use super::view::View;
 const ENTRY_OVERHEAD: usize = 160;
 /// Entries that one trim of one shard evicts at most.
 const TRIM_STEP: usize = 64;
+/// Rounds of such trims: a large value may need the room of many small ones.
+const TRIM_ROUNDS: usize = 32;
 /// A node drops replicas by itself when it is over its budget by this part of it.
 const FAR_OVER: u64 = 20;
 
@@ -69,21 +71,26 @@ impl Shared {
     }
 
     /// Brings every shard that holds more than its share back under the budget: entries that this
-    /// node acts for go first, then, if that is not enough, replicas.
+    /// node acts for go first, then, if that is not enough, replicas. Each lock is held for a step.
     pub(super) fn trim(&self, evictions: &mut Evictions) {
-        for index in 0..self.store.shards() {
-            if self.store.pressure() == 0 {
-                return;
-            }
-            let mut shard = self.store.lock_shard(index);
-            let trimmed = shard.trim(Whose::Acted, TRIM_STEP, &mut |gone| evictions.note(gone));
-            self.count_evictions(trimmed);
-        }
+        let rounds = std::iter::repeat_with(|| self.trim_round(evictions)).take(TRIM_ROUNDS);
+        let gone: usize = rounds.take_while(|gone| *gone > 0).sum();
+        self.count_evictions(gone);
         if self.is_far_over() {
             for index in 0..self.store.shards() {
                 self.shed_replicas(&mut self.store.lock_shard(index));
             }
         }
+    }
+
+    /// Evicts a little from every shard while there is need. Gives how many went.
+    fn trim_round(&self, evictions: &mut Evictions) -> usize {
+        let mut gone = 0;
+        for index in (0..self.store.shards()).take_while(|_| self.store.pressure() > 0) {
+            let mut shard = self.store.lock_shard(index);
+            gone += shard.trim(Whose::Acted, TRIM_STEP, &mut |gone| evictions.note(gone));
+        }
+        gone
     }
 
     /// Gathers a little of what is left in hollow pages of a shard; `false` if there is nothing to do.
