@@ -80,7 +80,7 @@ fn a_large_value_finds_room_among_many_small_ones() {
         let value = "x".repeat(size);
         assert_eq!(client.run(&["SET", &format!("large:{number}"), &value]), ok(), "{size}");
     }
-    assert_eq!(cluster.nodes[0].metric("chickadee_writes_refused_total", ""), 0.0);
+    assert!(cluster.nodes[0].metric("chickadee_writes_refused_total", "") < 1.0);
 }
 
 #[test]

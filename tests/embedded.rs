@@ -82,3 +82,28 @@ async fn databases_are_apart_and_figures_move() -> Result<(), Box<dyn Error>> {
     node.shutdown().await;
     Ok(())
 }
+
+/// The watchdog of a service rests on it: a part that hangs is found.
+#[tokio::test]
+async fn a_pulse_goes_through_every_lock() -> Result<(), Box<dyn Error>> {
+    let folder = tempfile::tempdir()?;
+    let node = started(&folder).await?;
+    assert_eq!(node.pulse(Duration::from_secs(20)).await, Ok(()));
+    let (held, release) = (std::sync::mpsc::channel::<()>(), std::sync::mpsc::channel::<()>());
+    let shared = std::sync::Arc::clone(node.cluster());
+    let holder = std::thread::spawn(move || {
+        let last = shared.store().shards() - 1;
+        let lock = shared.store().lock_shard(last);
+        held.0.send(()).expect("the test waits");
+        let _released_or_over = release.1.recv();
+        drop(lock);
+    });
+    held.1.recv()?;
+    let stuck = node.pulse(Duration::from_millis(300)).await;
+    assert!(stuck.is_err_and(|part| part.to_string().contains("lock of the store")));
+    release.0.send(())?;
+    holder.join().expect("it lets go");
+    assert_eq!(node.pulse(Duration::from_secs(20)).await, Ok(()));
+    node.shutdown().await;
+    Ok(())
+}

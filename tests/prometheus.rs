@@ -1,7 +1,11 @@
 //! What Prometheus makes of a cluster: the metrics of live nodes, the alerts and recorded series of
 //! `deploy/prometheus`. Tests that need `promtool` or `prometheus` say so where these are missing.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot set up has failed")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot set up has failed; one that is left out says so"
+)]
 
 mod support;
 
@@ -22,7 +26,7 @@ fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus").join(name)
 }
 
-/// The metrics that a text of PromQL names; recorded series, which have colons, are left out.
+/// The metrics that a query names; recorded series, which have colons, are left out.
 fn named(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == ':';
     let words = text.split(|c: char| !is_part(c));

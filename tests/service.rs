@@ -137,8 +137,13 @@ fn a_node_that_waits_for_its_seeds_counts_as_started_after_a_while() {
     let mut service = Service::start("", &[free_port()]);
     service.wait_told("STATUS=no cluster yet");
     assert!(!service.told.contains("READY=1"), "{}", service.told);
+    // Settings that are read again make it no more ready.
+    service.signal("HUP");
+    service.forget();
     service.wait_told("EXTEND_TIMEOUT_USEC=");
+    assert!(!service.told.contains("READY=1"), "{}", service.told);
     service.wait_told("READY=1\n");
+    assert!(!service.told.contains("RELOADING=1"), "{}", service.told);
 }
 
 #[test]

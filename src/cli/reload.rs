@@ -8,9 +8,11 @@ use tracing::{error, info, warn};
 
 use crate::cli::failure::Failure;
 use crate::cli::logging::Level;
-use crate::cli::{service, sources};
+use crate::cli::service::Manager;
+use crate::cli::sources;
 use crate::config::Config;
-use crate::config::load::Flag;
+use crate::config::load::{Flag, Origin};
+use crate::config::settings::keys;
 use crate::node::Node;
 
 /// What settings are read from, and what came of them last.
@@ -40,15 +42,15 @@ impl Reload {
     }
 
     /// Reads the settings again at each SIGHUP, for ever.
-    pub(super) async fn follow(mut self, node: &Node) {
+    pub(super) async fn follow(mut self, node: &Node, manager: &Manager) {
         while self.hangups.recv().await.is_some() {
-            service::reloading();
+            manager.reloading();
             let reloaded = self.again(node);
             node.note_reload(reloaded.is_ok());
             if let Err(why) = reloaded {
                 error!("the settings were not taken over, those before stay: {why}");
             }
-            service::reloaded();
+            manager.reloaded();
         }
         // The stream of signals has no end.
         std::future::pending::<()>().await;
@@ -57,8 +59,8 @@ impl Reload {
     fn again(&mut self, node: &Node) -> Result<(), String> {
         let loaded = sources::settings(self.file.as_deref(), &self.flags, self.form)
             .map_err(|failure| failure.message().unwrap_or("failed").to_owned())?;
-        let mut config = self.config.clone();
-        let reloaded = config.reload(&loaded.config);
+        let (config, reloaded) =
+            self.config.reloaded(&loaded).map_err(|error| error.to_string())?;
         node.reload(&config).map_err(|error| error.to_string())?;
         self.level.set(&config.log);
         self.config = config;
@@ -68,6 +70,9 @@ impl Reload {
                 settings = reloaded.waiting.join(" "),
                 "settings that count from the next start on"
             );
+        }
+        if let Origin::Credential(name) = loaded.origin(keys::PASSWORD_FILE) {
+            warn!(%name, "a credential is read when the service starts: the password is as it was then");
         }
         Ok(())
     }

@@ -1,7 +1,7 @@
 //! The one place where the command line starts a node.
 
 use crate::cli::reload::Reload;
-use crate::cli::service;
+use crate::cli::service::Manager;
 use crate::config::Config;
 use crate::node::{Error, Node};
 use crate::tasks::{BoxFuture, Latch};
@@ -32,16 +32,17 @@ pub(super) fn run_node(
     reload: Reload,
 ) -> BoxFuture<'static, Result<(), NodeFailure>> {
     Box::pin(async move {
+        let (manager, patience) = (Manager::default(), config.cluster.leave_timeout);
         let node = Node::start(config).await?;
         let life = async {
             tokio::select! {
                 biased;
                 () = node.stopped() => {}
                 () = stop.opened() => node.shutdown().await,
-                () = reload.follow(&node) => {}
+                () = reload.follow(&node, &manager) => {}
             }
         };
-        service::tell(&node, life).await;
+        manager.tell(&node, patience, life).await;
         Ok(())
     })
 }

@@ -17,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use load::{Machine, Sources, load};
+use load::{ConfigError, Loaded, Machine, Sources, load};
 use setting::Change;
 use settings::SETTINGS;
 
@@ -58,21 +58,28 @@ pub struct Reloaded {
 }
 
 impl Config {
-    /// Takes over what of `new` can change in a running node, and says what differs.
-    pub fn reload(&mut self, new: &Self) -> Reloaded {
+    /// These settings with what of `new` can change in a running node, and what differs.
+    ///
+    /// # Errors
+    ///
+    /// What must hold between settings does not, where some of `new` count now and some at the next
+    /// start only: a password goes while the address beyond loopback stays.
+    pub fn reloaded(&self, new: &Loaded) -> Result<(Self, Reloaded), ConfigError> {
         let mut reloaded = Reloaded::default();
+        let mut merged = Loaded { config: self.clone(), origins: new.origins.clone() };
         for row in SETTINGS {
-            if row.show(self) == row.show(new) {
+            if row.show(self) == row.show(&new.config) {
                 continue;
             }
             if row.change == Change::Reload {
-                (row.put)(self, (row.get)(new));
+                (row.put)(&mut merged.config, (row.get)(&new.config));
                 reloaded.changed.push(row.key);
             } else {
                 reloaded.waiting.push(row.key);
             }
         }
-        reloaded
+        relations::check(&merged)?;
+        Ok((merged.config, reloaded))
     }
 
     /// A node on loopback with ports that the system gives, defaults for everything else, and

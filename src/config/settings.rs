@@ -470,6 +470,7 @@ pub const SETTINGS: &[Setting] = &[
         default: "0s",
         change: Change::Reload,
         doc: "A client that sends nothing for so long is disconnected.",
+        more: "Another value counts for each client from its next request on.",
         put: |c, v| c.client.idle_timeout = v.span(),
         get: |c| Value::Span(c.client.idle_timeout),
         ..BLANK

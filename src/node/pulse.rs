@@ -1,13 +1,15 @@
 //! Whether the parts of a node still work, found by going through each of them.
 
 use std::fmt;
-use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
+
 use crate::clock::within;
 
-use super::Node;
+use super::client::ShardHandle;
+use super::{Inner, Node};
 
 /// A part of a node that did not answer in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,32 +33,41 @@ impl fmt::Display for Stuck {
 }
 
 impl Node {
-    /// Goes once through every shard thread and there through every lock of the store, through the
-    /// membership task and the peer port. Takes about a second.
+    /// Goes once through every shard thread and there through every lock of the store, at the same time
+    /// through all of them, and through the membership task and the peer port. Takes about a second.
     ///
     /// # Errors
     ///
-    /// The first part that did not answer within `patience`, or has ended.
+    /// A part that did not answer until `patience` was over, or has ended.
     pub async fn pulse(&self, patience: Duration) -> Result<(), Stuck> {
+        let mut at = Stuck::Shard(0);
+        let passed = within(patience, self.pass_through(&mut at)).await.flatten();
+        passed.ok_or(at)
+    }
+
+    /// Goes through all parts and says at which it is; `None` where one has ended.
+    async fn pass_through(&self, at: &mut Stuck) -> Option<()> {
         let inner = &self.inner;
-        for (number, shard) in inner.shards.iter().enumerate() {
-            let shared = Arc::clone(&inner.shared);
-            let locks = shard.executor.run("pulse", async move { shared.store().pass_locks() });
-            answers(patience, async { locks.await.is_some() }, Stuck::Shard(number)).await?;
+        let passing: Vec<_> = inner.shards.iter().map(|shard| pass_locks(inner, shard)).collect();
+        for (number, passed) in passing.into_iter().enumerate() {
+            *at = Stuck::Shard(number);
+            passed.await.ok()?;
         }
-        answers(patience, inner.members.pulse(), Stuck::Membership).await?;
-        let port = async {
-            inner.transport.pulse().await;
-            true
-        };
-        answers(patience, port, Stuck::PeerPort).await
+        *at = Stuck::Membership;
+        inner.members.pulse().await.then_some(())?;
+        *at = Stuck::PeerPort;
+        inner.transport.pulse().await;
+        Some(())
     }
 }
 
-async fn answers(
-    patience: Duration,
-    part: impl Future<Output = bool>,
-    stuck: Stuck,
-) -> Result<(), Stuck> {
-    if within(patience, part).await == Some(true) { Ok(()) } else { Err(stuck) }
+/// Begins to go through all locks on a shard's thread.
+fn pass_locks(inner: &Arc<Inner>, shard: &ShardHandle) -> oneshot::Receiver<()> {
+    let (done, passed) = oneshot::channel();
+    let shared = Arc::clone(&inner.shared);
+    shard.executor.spawn("pulse", async move {
+        shared.store().pass_locks();
+        let _nobody_waits_any_more = done.send(());
+    });
+    passed
 }

@@ -127,7 +127,9 @@ fn auth(
     reply: &mut Encoder<'_>,
 ) -> Result<(), Refusal> {
     match credentials {
-        [_password] if context.server.live().password.is_none() => {
+        [_password]
+            if context.session.authenticated && context.server.live().password.is_none() =>
+        {
             return Err(Refusal::Fixed(errors::AUTH_WITHOUT_PASSWORD));
         }
         [password] => log_in(b"default", password, context)?,

@@ -230,11 +230,12 @@ impl Transport {
         loop {
             tokio::select! {
                 biased;
+                // First, or a flood of connections would look like a standstill.
+                _ = observe.tick() => self.observe(),
                 incoming = self.server.accept() => match incoming {
                     Some(incoming) => self.intake.hand_over(incoming, self.server.open_connections()),
                     None => return,
                 },
-                _ = observe.tick() => self.observe(),
             }
         }
     }

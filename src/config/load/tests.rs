@@ -194,6 +194,27 @@ fn settings_that_do_not_go_together_are_refused() {
 }
 
 #[test]
+fn a_second_reading_changes_what_can_change_if_it_goes_with_the_rest() {
+    let before = file("[client]\nlisten = \"0.0.0.0:1\"\npassword_file = \"/p\"\n").unwrap().config;
+    let again = |text: &str| before.reloaded(&file(text).unwrap());
+    let both = "[client]\nlisten = \"0.0.0.0:1\"\npassword_file = \"/q\"\nmax_clients = 9\n\
+                [node]\nweight = 2\n";
+    let (config, reloaded) = again(both).unwrap();
+    assert_eq!(reloaded.changed, ["client.password_file", "client.max_clients"]);
+    assert_eq!(reloaded.waiting, ["node.weight"]);
+    assert_eq!((config.client.max_clients, config.node.weight.get()), (9, 1));
+    assert_eq!(config.client.password_file, Some(PathBuf::from("/q")));
+
+    // Right as a file, but what counts at once does not go with what is still listened on.
+    let open = again("[client]\nlisten = \"127.0.0.1:1\"\n").unwrap_err().to_string();
+    assert!(open.contains("client.password_file"), "{open}");
+    let narrow = "[client]\nlisten = \"0.0.0.0:1\"\npassword_file = \"/p\"\n\
+                  output_buffer_limit = \"1MiB\"\nmax_value_size = \"1MiB\"\n";
+    let narrow = again(narrow).unwrap_err().to_string();
+    assert!(narrow.contains("client.max_value_size (512MiB)"), "{narrow}");
+}
+
+#[test]
 fn the_example_is_a_valid_file_even_with_its_defaults_put_in() {
     assert!(file(&describe::Example.to_string()).is_ok());
     let live: String = describe::Example
