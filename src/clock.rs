@@ -67,9 +67,14 @@ impl Clock for SystemClock {
 
 /// A simulated clock: the runtime's virtual time, and a wall clock that starts at a fixed date and
 /// may be put wrong by an offset.
+///
+/// Outside of the runtime, where a simulation looks at its nodes, there is no virtual time: the clock shows
+/// what it showed last.
 #[derive(Debug)]
 pub struct SimulatedClock {
     origin: tokio::time::Instant,
+    /// The time that it showed last, in nanoseconds.
+    shown_nanos: AtomicU64,
     epoch: WallMillis,
     skew_millis: AtomicI64,
     /// Time of the monotonic clock that the node did not live through.
@@ -82,6 +87,7 @@ impl SimulatedClock {
     pub fn new(epoch: WallMillis) -> Self {
         Self {
             origin: tokio::time::Instant::now(),
+            shown_nanos: AtomicU64::new(0),
             epoch,
             skew_millis: AtomicI64::new(0),
             skipped_millis: AtomicU64::new(0),
@@ -107,7 +113,12 @@ impl SimulatedClock {
 impl Clock for SimulatedClock {
     #[expect(clippy::disallowed_methods, reason = "this is the place that reads the clock")]
     fn now(&self) -> Instant {
-        let passed = tokio::time::Instant::now().duration_since(self.origin);
+        if tokio::runtime::Handle::try_current().is_ok() {
+            let passed = tokio::time::Instant::now().duration_since(self.origin);
+            let nanos = u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX);
+            self.shown_nanos.store(nanos, Ordering::Relaxed);
+        }
+        let passed = Duration::from_nanos(self.shown_nanos.load(Ordering::Relaxed));
         Instant::from_origin(passed + self.skipped())
     }
 
@@ -126,4 +137,30 @@ impl Clock for SimulatedClock {
 /// Waits for `future` at most until `span` from now has passed on the runtime's clock.
 pub async fn within<F: Future>(span: Duration, future: F) -> Option<F::Output> {
     tokio::time::timeout(span, future).await.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A look from outside once showed the machine's time: a simulation that it had held up for long took
+    /// its nodes for having stood still.
+    #[test]
+    fn a_simulated_clock_shows_virtual_time_outside_of_the_runtime_too() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .expect("a runtime");
+        let clock = runtime.block_on(async {
+            let clock = SimulatedClock::new(WallMillis(1_000));
+            tokio::time::advance(Duration::from_secs(5)).await;
+            assert_eq!(clock.now().since_origin(), Duration::from_secs(5));
+            clock
+        });
+        assert_eq!(clock.now().since_origin(), Duration::from_secs(5));
+        clock.skip(Duration::from_secs(1));
+        assert_eq!(clock.now().since_origin(), Duration::from_secs(6));
+        assert_eq!(clock.wall(), WallMillis(6_000));
+    }
 }

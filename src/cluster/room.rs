@@ -19,7 +19,7 @@ const ENTRY_OVERHEAD: usize = 160;
 /// Entries that one trim of one shard evicts at most.
 const TRIM_STEP: usize = 64;
 /// Rounds of such trims: a large value may need the room of many small ones.
-const TRIM_ROUNDS: usize = 32;
+const TRIM_ROUNDS: usize = 64;
 /// A node drops replicas by itself when it is over its budget by this part of it.
 const FAR_OVER: u64 = 20;
 
