@@ -116,6 +116,8 @@ fn is_socket(path: &Path) -> bool {
 fn the_manager_is_told_when_it_is_ready_healthy_and_stopping() {
     let mut service = Service::start("", &[]);
     service.wait_told("READY=1\n");
+    let (_, after) = service.told.split_once("READY=1\n").unwrap();
+    assert!(!after.contains("EXTEND_TIMEOUT_USEC"), "that would put the watchdog off: {after}");
     service.wait_told("STATUS=serving: 1 alive, 0 suspect; owner of 16384 slots");
     service.wait_told("WATCHDOG=1\n");
     assert!(is_socket(&service.folder.path().join("admin.sock")), "in $RUNTIME_DIRECTORY");

@@ -124,10 +124,12 @@ impl<'a> Teller<'a> {
             news.push(NotifyState::Stopping);
         }
         let waits = self.has_waited && node.has_nothing_to_lose();
-        let starts = !self.manager.is_ready.load(Ordering::Relaxed);
+        let mut starts = !self.manager.is_ready.load(Ordering::Relaxed);
         if starts && !stops && (reasons.is_empty() || waits) {
             self.manager.is_ready.store(true, Ordering::Relaxed);
             news.push(NotifyState::Ready);
+            // More time would be given to the watchdog as well.
+            starts = false;
         }
         let line = line(&status, &reasons, stops);
         let changed = line != self.status;
