@@ -89,7 +89,7 @@ fn the_settings_of_the_deployed_example_are_good() {
         host_name: "a".to_owned(),
         total_memory: ByteSize(1 << 30),
         data_dir: PathBuf::from("/data"),
-        socket: None,
+        runtime_dir: None,
         credentials: BTreeMap::new(),
     };
     let sources = Sources {

@@ -122,7 +122,7 @@ fn the_manager_is_told_when_it_is_ready_healthy_and_stopping() {
     service.wait_told("WATCHDOG=1\n");
     assert!(is_socket(&service.folder.path().join("admin.sock")), "in $RUNTIME_DIRECTORY");
     assert!(service.folder.path().join("state").is_dir(), "data in $STATE_DIRECTORY");
-    // While it stands still nobody says that it is well.
+    // A standstill that the manager bears is no end of it.
     service.signal("STOP");
     while service.manager.recv(&mut [0; 4096]).is_ok() {}
     service.forget();

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tracing::{error, info, warn};
 
+use crate::cli::args::ServeArgs;
 use crate::cli::failure::Failure;
 use crate::cli::logging::Level;
 use crate::cli::service::Manager;
@@ -17,40 +18,39 @@ use crate::node::Node;
 
 /// What settings are read from, and what came of them last.
 pub(super) struct Reload {
-    /// The settings file that was named.
-    pub(super) file: Option<PathBuf>,
-    /// The flags of `serve`.
-    pub(super) flags: Vec<Flag>,
-    /// `--form`.
-    pub(super) form: bool,
+    file: Option<PathBuf>,
+    flags: Vec<Flag>,
+    form: bool,
     /// The settings as they are.
-    pub(super) config: Config,
-    /// What is logged.
-    pub(super) level: Level,
+    config: Config,
+    level: Level,
     hangups: Signal,
 }
 
 impl Reload {
-    pub(super) fn new(
-        (file, flags, form): (Option<PathBuf>, Vec<Flag>, bool),
-        config: Config,
-        level: Level,
-    ) -> Result<Self, Failure> {
+    /// Reads what `args` name, where settings are `config` and `level` is what is logged now.
+    pub(super) fn new(args: &ServeArgs, config: Config, level: Level) -> Result<Self, Failure> {
         let fault = |error| Failure::Failed(format!("cannot receive signals: {error}"));
-        let hangups = signal(SignalKind::hangup()).map_err(fault)?;
-        Ok(Self { file, flags, form, config, level, hangups })
+        Ok(Self {
+            file: args.config.clone(),
+            flags: args.settings.0.clone(),
+            form: args.form,
+            config,
+            level,
+            hangups: signal(SignalKind::hangup()).map_err(fault)?,
+        })
     }
 
     /// Reads the settings again at each SIGHUP, for ever.
     pub(super) async fn follow(mut self, node: &Node, manager: &Manager) {
         while self.hangups.recv().await.is_some() {
-            manager.reloading();
+            manager.reloading(node);
             let reloaded = self.again(node);
             node.note_reload(reloaded.is_ok());
             if let Err(why) = reloaded {
                 error!("the settings were not taken over, those before stay: {why}");
             }
-            manager.reloaded();
+            manager.reloaded(node);
         }
         // The stream of signals has no end.
         std::future::pending::<()>().await;

@@ -31,8 +31,7 @@ pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let done = runtime.block_on(async {
         let stop = Latch::new();
         let mut signals = Signals::new()?;
-        let read_from = (args.config.clone(), args.settings.0.clone(), args.form);
-        let reload = Reload::new(read_from, loaded.config.clone(), level)?;
+        let reload = Reload::new(args, loaded.config.clone(), level)?;
         let node = run_node(loaded.config, stop.clone(), reload);
         tokio::select! {
             biased;

@@ -31,7 +31,6 @@ const STOP_LOOKS: u32 = 60;
 #[derive(Default)]
 pub(super) struct Manager {
     is_ready: AtomicBool,
-    is_stopping: AtomicBool,
 }
 
 impl Manager {
@@ -54,7 +53,7 @@ impl Manager {
                 biased;
                 () = &mut life => return,
                 // Told at once: a stop may be over before the next look.
-                () = node.told_to_stop(), if !self.is_stopping() => {}
+                () = node.told_to_stop(), if !teller.is_stopping => {}
                 () = &mut alone, if !teller.has_waited => teller.has_waited = true,
                 () = async {
                     teller.feed(node).await;
@@ -66,8 +65,8 @@ impl Manager {
 
     /// The settings are being read again. Before it is ready, and when it stops, the manager waits for
     /// something else.
-    pub(super) fn reloading(&self) {
-        if !self.is_running() {
+    pub(super) fn reloading(&self, node: &Node) {
+        if !self.is_served_by(node) {
             return;
         }
         match NotifyState::monotonic_usec_now() {
@@ -77,18 +76,14 @@ impl Manager {
     }
 
     /// The settings were read again, or stay as they were.
-    pub(super) fn reloaded(&self) {
-        if self.is_running() {
+    pub(super) fn reloaded(&self, node: &Node) {
+        if self.is_served_by(node) {
             say(&[NotifyState::Ready]);
         }
     }
 
-    fn is_running(&self) -> bool {
-        self.is_ready.load(Ordering::Relaxed) && !self.is_stopping()
-    }
-
-    fn is_stopping(&self) -> bool {
-        self.is_stopping.load(Ordering::Relaxed)
+    fn is_served_by(&self, node: &Node) -> bool {
+        self.is_ready.load(Ordering::Relaxed) && !node.is_stopping()
     }
 }
 
@@ -100,6 +95,7 @@ struct Teller<'a> {
     looks: u32,
     has_waited: bool,
     is_stuck: bool,
+    is_stopping: bool,
     status: String,
 }
 
@@ -112,6 +108,7 @@ impl<'a> Teller<'a> {
             looks: 0,
             has_waited: false,
             is_stuck: false,
+            is_stopping: false,
             status: String::new(),
         }
     }
@@ -120,7 +117,8 @@ impl<'a> Teller<'a> {
         let (status, reasons) = (node.status(), node.reasons());
         let mut news = Vec::new();
         let stops = node.is_stopping();
-        if stops && !self.manager.is_stopping.swap(true, Ordering::Relaxed) {
+        if stops && !self.is_stopping {
+            self.is_stopping = true;
             news.push(NotifyState::Stopping);
         }
         let waits = self.has_waited && node.has_nothing_to_lose();

@@ -18,8 +18,8 @@ use super::view::View;
 const ENTRY_OVERHEAD: usize = 160;
 /// Entries that one trim of one shard evicts at most.
 const TRIM_STEP: usize = 64;
-/// Rounds of such trims: a large value may need the room of many small ones.
-const TRIM_ROUNDS: usize = 64;
+/// Rounds of such trims for a write that waits: a large value may need the room of many small ones.
+pub(super) const TRIM_ROUNDS: usize = 64;
 /// A node drops replicas by itself when it is over its budget by this part of it.
 const FAR_OVER: u64 = 20;
 
@@ -71,9 +71,9 @@ impl Shared {
     }
 
     /// Brings every shard that holds more than its share back under the budget: entries that this
-    /// node acts for go first, then, if that is not enough, replicas. Each lock is held for a step.
-    pub(super) fn trim(&self, evictions: &mut Evictions) {
-        let rounds = std::iter::repeat_with(|| self.trim_round(evictions)).take(TRIM_ROUNDS);
+    /// node acts for go first, then, if that is not enough, replicas. Each lock is held for a step; no more than so many rounds over all shards.
+    pub(super) fn trim(&self, rounds: usize, evictions: &mut Evictions) {
+        let rounds = std::iter::repeat_with(|| self.trim_round(evictions)).take(rounds);
         let gone: usize = rounds.take_while(|gone| *gone > 0).sum();
         self.count_evictions(gone);
         if self.is_far_over() {

@@ -79,7 +79,7 @@ impl Cache {
             return;
         }
         let mut evictions = Evictions::default();
-        shared.trim(&mut evictions);
+        shared.trim(1, &mut evictions);
         self.tell(&evictions);
     }
 }

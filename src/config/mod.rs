@@ -91,7 +91,7 @@ impl Config {
             host_name: name.to_string(),
             total_memory: ByteSize(64 << 20),
             data_dir: data_dir.clone(),
-            socket: None,
+            runtime_dir: None,
             credentials: BTreeMap::new(),
         };
         let environment = BTreeMap::new();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use crate::config::load::Machine;
@@ -10,8 +10,8 @@ use crate::config::settings::SETTINGS;
 use crate::types::ByteSize;
 use crate::types::node::NAME_MAX;
 
-/// The name of the admin socket in its folder.
-const ADMIN_SOCKET: &str = "admin.sock";
+/// Bytes of a credential that are looked at to see whether it is blank.
+const BLANK_LOOK: u64 = 4096;
 /// The folder of a node that the system runs.
 const SYSTEM_DATA_DIR: &str = "/var/lib/chickadee";
 
@@ -39,7 +39,7 @@ pub fn this_machine(folders: &Folders) -> Machine {
         host_name: as_name(&system.nodename().to_string_lossy()),
         total_memory: total_memory(),
         data_dir: given(state).unwrap_or_else(|| data_dir(state_home.as_deref(), home.as_deref())),
-        socket: given(runtime).map(|folder| folder.join(ADMIN_SOCKET)),
+        runtime_dir: given(runtime),
         credentials: folder.as_deref().map(credentials).unwrap_or_default(),
     }
 }
@@ -53,11 +53,18 @@ fn credentials(folder: &Path) -> BTreeMap<&'static str, PathBuf> {
     }
     let known = SETTINGS.iter().filter_map(|row| row.credential);
     let files = known.map(|name| (name, folder.join(name)));
-    let is_there = |path: &Path| match fs::read(path) {
-        Ok(bytes) => !bytes.trim_ascii().is_empty(),
+    let is_there = |path: &Path| match is_blank(path) {
+        Ok(blank) => !blank,
         Err(error) => error.kind() != io::ErrorKind::NotFound,
     };
     files.filter(|(_, path)| is_there(path)).collect()
+}
+
+/// Whether a file has nothing but space, as far as one looks.
+fn is_blank(path: &Path) -> io::Result<bool> {
+    let mut bytes = Vec::new();
+    fs::File::open(path)?.take(BLANK_LOOK).read_to_end(&mut bytes)?;
+    Ok(bytes.trim_ascii().is_empty())
 }
 
 /// A host's name as far as it can be a node's.
@@ -135,6 +142,7 @@ mod tests {
         assert!(credentials(folder.path()).is_empty());
         fs::write(folder.path().join("secret"), b"x").unwrap();
         fs::write(folder.path().join("unknown"), b"x").unwrap();
+        fs::write(folder.path().join("password"), b" \n").unwrap();
         let found = credentials(folder.path());
         assert_eq!(found, BTreeMap::from([("secret", folder.path().join("secret"))]));
         let no_folder = folder.path().join("secret");

@@ -16,7 +16,8 @@
 //!
 //! Invariants, checked against a model by the tests: the header's sums (keys, tombstones, digest)
 //! are those of the entries; every byte that grows with the data is charged; the bytes charged
-//! never pass the limit as long as room is asked for before a write.
+//! never pass the limit as long as room is asked for before a write, but for a page of a write that comes
+//! while much of what was flushed waits to be freed.
 
 mod budget;
 mod cursor;

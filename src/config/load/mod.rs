@@ -134,8 +134,8 @@ pub struct Machine {
     pub total_memory: ByteSize,
     /// The default of `node.data_dir`.
     pub data_dir: PathBuf,
-    /// The default of `admin.socket`, where the service manager gave a folder for it.
-    pub socket: Option<PathBuf>,
+    /// Where sockets go, if that is not beside the data.
+    pub runtime_dir: Option<PathBuf>,
     /// The credentials that the service manager handed over: files by their names.
     pub credentials: BTreeMap<&'static str, PathBuf>,
 }
@@ -210,8 +210,9 @@ pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigError> {
         put(&mut loaded, row, &Raw(flag.values.clone()), total, origin)?;
     }
     if loaded.config.admin.socket.as_os_str().is_empty() {
-        let beside_data = || loaded.config.node.data_dir.join("admin.sock");
-        loaded.config.admin.socket = sources.machine.socket.clone().unwrap_or_else(beside_data);
+        let folder = sources.machine.runtime_dir.as_ref();
+        let folder = folder.unwrap_or(&loaded.config.node.data_dir);
+        loaded.config.admin.socket = folder.join("admin.sock");
     }
     relations::check(&loaded)?;
     Ok(loaded)

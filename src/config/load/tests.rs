@@ -10,7 +10,7 @@ fn machine() -> Machine {
         host_name: "host-1".to_owned(),
         total_memory: ByteSize(1 << 30),
         data_dir: PathBuf::from("/data"),
-        socket: None,
+        runtime_dir: None,
         credentials: BTreeMap::new(),
     }
 }
