@@ -39,6 +39,8 @@ mod room;
 mod serve;
 mod silence;
 mod terms;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 mod view;
 mod yields;
@@ -287,19 +289,39 @@ impl Shared {
         }
     }
 
+    /// Members that this node hears of only now followed no slot of it: what it would have sent them went
+    /// nowhere. It may have been told that they do, by a node that heard them before and handed a slot
+    /// over.
+    fn forget_strangers(&self, strangers: &[NodeId]) {
+        if strangers.is_empty() {
+            return;
+        }
+        for index in 0..self.store.shards() {
+            let mut shard = self.store.lock_shard(index);
+            let followed: Vec<Slot> = shard
+                .headers()
+                .filter(|(_, header)| header.receivers.iter().any(|node| strangers.contains(node)))
+                .map(|(slot, _)| slot)
+                .collect();
+            for slot in followed {
+                shard.header_mut(slot).receivers.retain(|node| !strangers.contains(node));
+            }
+        }
+    }
+
     /// One link for each member, old ones kept; those of members that are gone are told so.
     fn follow_links(&self, table: &MemberTable) -> Arc<BTreeMap<NodeId, Arc<Link>>> {
         let known = self.links.load_full();
-        let mut links = BTreeMap::new();
+        let (mut links, mut strangers) = (BTreeMap::new(), Vec::new());
         for member in &table.members {
             let node = member.identity.node;
             if node == self.options.me {
                 continue;
             }
-            let link = known
-                .get(&node)
-                .cloned()
-                .unwrap_or_else(|| Arc::new(Link::new(node, self.store.shards())));
+            let link = known.get(&node).cloned().unwrap_or_else(|| {
+                strangers.push(node);
+                Arc::new(Link::new(node, self.store.shards()))
+            });
             let standing = view::standing(member);
             link.set_standing(standing == Standing::Suspect, standing == Standing::Gone);
             if standing == Standing::Suspect {
@@ -317,6 +339,8 @@ impl Shared {
                 link.set_standing(false, true);
             }
         }
+        // Before they can be sent anything, so that who is no receiver then is one from its fill on.
+        self.forget_strangers(&strangers);
         let links = Arc::new(links);
         self.links.store(Arc::clone(&links));
         links
