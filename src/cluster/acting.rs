@@ -3,11 +3,13 @@
 //! Every change happens under the slot's shard lock and raises the holdings revision. A term only
 //! grows: who takes the bit takes a term above every one it has seen for the slot.
 
+use std::sync::Arc;
+
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
 use crate::wire::replication::{Happened, Item};
 
-use super::replicate::{Group, Outgoing, ToDrive};
+use super::replicate::{Group, Link, Outgoing, ToDrive};
 use super::view::{Standing, View};
 use super::{Shared, marks};
 
@@ -238,6 +240,36 @@ impl Shared {
         tracing::info!(%slot, term = term.counter, "acting bit lost to a higher term");
         self.holdings.changed();
         self.kick();
+    }
+
+    /// Slots of which this node has a complete copy and of whose sets it is not.
+    pub(super) fn leaving(&self, view: &View) -> SlotSet {
+        let own = self.own_holdings();
+        let is_former =
+            |slot: &Slot| !view.target.holds(view.me, *slot) && !own.acting.contains(*slot);
+        own.complete.iter().filter(is_former).collect()
+    }
+
+    /// Of the slots that a former holder is leaving those for which this node acts and whose sets, by the
+    /// placement that both have, lack nothing of what was queued for them while the former holder's
+    /// copy may have counted for a write.
+    pub(super) fn settled(&self, view: &View, placement: u64, leaving: &SlotSet) -> SlotSet {
+        let id = view.placement.id();
+        if id.get() != placement {
+            return SlotSet::new();
+        }
+        let lacks_nothing = |slot: &Slot| {
+            let index = self.store.shard_index(*slot);
+            let has_all =
+                |link: &Arc<Link>| link.has_settled(index, id) && !link.missed().contains(*slot);
+            let set = view.replica_set(*slot).filter(|placed| placed.node != view.me);
+            let set = set.filter(|placed| placed.standing != Standing::Gone);
+            // All of them are asked, so that all are marked the first time.
+            set.map(|placed| placed.link.as_ref().is_some_and(has_all)).filter(|has| !has).count()
+                == 0
+        };
+        let acts = |slot: &Slot| self.store.lock(*slot).header(*slot).acting;
+        leaving.iter().filter(acts).filter(lacks_nothing).collect()
     }
 
     /// This node gives up its copy of the slot.

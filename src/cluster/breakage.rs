@@ -34,11 +34,13 @@ pub enum Rule {
     Outcasts,
     /// Who takes a slot that nobody acts for catches up with its highest term first.
     HighestTerm,
+    /// Nobody is sure that nobody acts for a slot while others hear a member that it does not know.
+    Strangers,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ActingBit,
         Self::Release,
         Self::DeputyPings,
@@ -54,6 +56,7 @@ impl Rule {
         Self::KeptIsProved,
         Self::Outcasts,
         Self::HighestTerm,
+        Self::Strangers,
     ];
 
     /// Whether the rule is broken on this thread.

@@ -10,6 +10,8 @@ use crate::tasks::lock;
 use crate::types::{Generation, Instant, NodeId, Slot, SlotSet};
 use crate::wire::message::Holdings;
 
+use super::view::Lacks;
+
 /// How long the answer to a `Release` may be on its way: longer than a client's budget.
 const TRANSIT: Duration = Duration::from_secs(3);
 
@@ -22,8 +24,8 @@ pub(super) struct PeerHoldings {
     pub(super) fresh: bool,
     /// Whether it lost its place on the ring and may not know.
     pub(super) out: bool,
-    /// Whether it hears a member that is dead to this node.
-    pub(super) hears_dead: bool,
+    /// Whom it hears and this node does not.
+    pub(super) lacks: Lacks,
     /// How often it had been fenced when it last was not.
     pub(super) fences: u64,
 }
@@ -160,13 +162,13 @@ impl HoldingsBook {
     }
 
     /// A peer gave its word, or (`None`) said that the last one still holds; and whether it is out,
-    /// and whether it hears a member that is dead to this node. Says whether a fence of it has ended
+    /// and whom it hears and this node does not. Says whether a fence of it has ended
     /// since its last word.
     pub(super) fn heard(
         &self,
         node: NodeId,
         word: Option<Holdings>,
-        (out, hears_dead): (bool, bool),
+        (out, lacks): (bool, Lacks),
     ) -> bool {
         let mut peers = lock(&self.peers);
         let known = peers.get(&node).map_or(0, |known| known.fences);
@@ -174,18 +176,23 @@ impl HoldingsBook {
         match word {
             Some(holdings) => {
                 let fences = if holdings.fenced { known } else { holdings.fences };
-                let word = PeerHoldings { holdings, fresh: true, out, hears_dead, fences };
+                let word = PeerHoldings { holdings, fresh: true, out, lacks, fences };
                 peers.insert(node, word);
             }
             None => {
                 if let Some(known) = peers.get_mut(&node) {
                     known.fresh = true;
                     known.out = out;
-                    known.hears_dead = hears_dead;
+                    known.lacks = lacks;
                 }
             }
         }
         is_back
+    }
+
+    /// Whether a peer that gave its word in this round hears a member that this node does not know.
+    pub(super) fn hear_strangers(&self) -> bool {
+        lock(&self.peers).values().any(|word| word.fresh && word.lacks.strangers)
     }
 
     /// The slots that a peer acted for by its last word.

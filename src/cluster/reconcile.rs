@@ -15,6 +15,7 @@ use crate::tasks::{Stop, TaskGroup, lock};
 use crate::types::{NodeId, Phase, SlotSet};
 use crate::wire::message::{Request, Response};
 
+use super::breakage::Rule;
 use super::plan::{Known, Plan, plan};
 use super::replicate::{ToDrive, drive_all};
 use super::view::View;
@@ -61,10 +62,15 @@ impl Cache {
         let (began, fences) = (shared.yields.moment(), shared.fence.count());
         let silent = self.judge_doubted(view).await;
         let orphans = shared.takeable(view, silent.iter().copied());
-        self.hear_holdings(view, &silent, &orphans).await;
+        let settled = self.hear_holdings(view, &silent, &orphans).await;
         let is_old =
             || shared.fence.count() != fences || !Arc::ptr_eq(&self.view().table, &view.table);
         if is_old() {
+            return false;
+        }
+        // Whom only the others know may act for what this node had.
+        let is_behind = shared.holdings.hear_strangers() && !Rule::Strangers.is_broken();
+        if is_behind && shared.fenced().is_some() {
             return false;
         }
         if !self.lift_fence(view, &silent).await {
@@ -79,6 +85,7 @@ impl Cache {
             asking: &lock(&shared.asking).clone(),
             filling: &shared.fills.under_way(),
             filled: &shared.filled_slots(),
+            settled: &settled,
         });
         if shared.kept.is_loading() {
             plan.fills.clear();
@@ -154,21 +161,30 @@ impl Cache {
     }
 
     /// Asks everyone who is not silent what they hold, and tells them which slots this node may take
-    /// over; who does not answer in time keeps its last word.
-    async fn hear_holdings(&self, view: &View, silent: &BTreeSet<NodeId>, taking: &SlotSet) {
+    /// over; who does not answer in time keeps its last word. Gives the slots whose sets need this
+    /// node's copy no more.
+    async fn hear_holdings(
+        &self,
+        view: &View,
+        silent: &BTreeSet<NodeId>,
+        taking: &SlotSet,
+    ) -> SlotSet {
         let shared = &self.shared;
         let present: Vec<NodeId> = view.others().map(|member| member.identity.node).collect();
         shared.holdings.begin_round(&present);
         let began = shared.clock.wall();
-        let dead = view.dead();
+        let (heard, placement) = (view.heard_fingerprint(), view.placement.id().get());
+        let leaving = shared.leaving(view);
+        let mut settled = SlotSet::new();
         let calls: Vec<_> = present
             .iter()
             .filter(|node| !silent.contains(node))
             .map(|node| {
                 let known = shared.holdings.known(*node);
                 let removed = shared.outcasts.removal(*node);
-                let (taking, dead) = (taking.clone(), dead.clone());
-                let request = Request::Holdings { known, taking, removed, dead };
+                let (taking, leaving) = (taking.clone(), leaving.clone());
+                let request =
+                    Request::Holdings { known, taking, removed, heard, leaving, placement };
                 (*node, self.peers.call(*node, request.encode(), HOLDINGS_TIMEOUT))
             })
             .collect();
@@ -190,13 +206,16 @@ impl Cache {
             shared.outcasts.heard(node, aside.asked);
             shared.mind_removal(node, aside.removed);
             let out = shared.outcasts.removal(node).is_some();
-            let is_back = shared.holdings.heard(node, word, (out, aside.hears_dead));
+            settled.union_with(&aside.settled);
+            let lacks = view.lacks(&aside.heard);
+            let is_back = shared.holdings.heard(node, word, (out, lacks));
             if let Some(link) = shared.link(node).filter(|_| is_back) {
                 // It may follow terms of the time before.
                 shared.own_holdings().acting.iter().for_each(|slot| link.set_dirty(slot));
             }
         }
         shared.judge_clocks(view);
+        settled
     }
 
     /// Asks `holder` for acting bits. Where both act, the copies are compared first.

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 
 use crate::limits::{REPLICATION_BATCH_MAX, REPLICATION_PATIENCE, REPLICATION_QUEUE_MAX};
 use crate::peers::Peers;
+use crate::ring::PlacementId;
 use crate::tasks::{self, lock};
 use crate::types::{Instant, NodeId, Slot};
 use crate::wire::message::{Applied, Request, Response};
@@ -58,6 +59,8 @@ struct Queue {
     /// Groups ever queued, and how many of them were answered or given up.
     queued: u64,
     settled: u64,
+    /// Where the queue ended when it was first asked about under a placement.
+    mark: Option<(PlacementId, u64)>,
 }
 
 /// The items that one operation left for a holder of its slot.
@@ -251,6 +254,19 @@ impl Link {
         queue.groups.push_back(Queued { end, count: group.count, tally: tally.cloned() });
         self.queued_bytes.fetch_add(group.bytes.len(), Ordering::Relaxed);
         !std::mem::replace(&mut queue.sending, true)
+    }
+
+    /// Whether everything that was queued for a store shard before it was first asked about under
+    /// this placement was answered or given up.
+    pub(super) fn has_settled(&self, index: usize, placement: PlacementId) -> bool {
+        let mut queue = lock(&self.queues[index]);
+        let mark = queue.mark.filter(|(of, _)| *of == placement);
+        if let Some((_, end)) = mark {
+            return queue.settled >= end;
+        }
+        // What was begun under another placement may still be queued in this moment.
+        queue.mark = Some((placement, queue.queued));
+        false
     }
 
     /// Where the queues of these store shards end now.

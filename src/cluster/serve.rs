@@ -142,14 +142,17 @@ impl Serve for PeerService {
             Request::Replicate(Raw(batch)) => {
                 now(&Response::Replicated(shared.apply_batch(from.node, batch)))
             }
-            Request::Holdings { known, taking, removed, dead } => {
+            Request::Holdings { known, taking, removed, heard, leaving, placement } => {
                 shared.mind_removal(from.node, removed);
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
                 let asked = shared.outcasts.asked(from.node);
                 let (view, removed) = (shared.view.load(), shared.outcasts.removal(from.node));
-                let hears_dead = view.hears_any(&dead);
-                let aside = Aside { asked, wall: shared.clock.wall(), removed, hears_dead };
+                let is_same = view.heard_fingerprint() == heard;
+                let heard = if is_same { Vec::new() } else { view.heard() };
+                let settled = shared.settled(&view, placement, &leaving);
+                let wall = shared.clock.wall();
+                let aside = Aside { asked, wall, removed, heard, settled };
                 if shared.holdings.is_current(known, shared.clock.now()) {
                     return now(&Response::Unchanged(aside));
                 }

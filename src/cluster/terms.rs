@@ -103,10 +103,32 @@ impl Shared {
     }
 }
 
+impl Shared {
+    /// Complete holders of the term that this node follows which are not of the slot's set any more.
+    fn former_equals(
+        &self,
+        view: &View,
+        slots: &SlotSet,
+        answers: &Answers,
+    ) -> Vec<(NodeId, Slot)> {
+        let mut former = Vec::new();
+        for (node, terms) in &answers.terms {
+            for (slot, term) in slots.iter().zip(terms) {
+                let is_equal = *term == Some(self.store.lock(slot).header(slot).term);
+                if is_equal && !view.placement.holds(*node, slot) {
+                    former.push((*node, slot));
+                }
+            }
+        }
+        former
+    }
+}
+
 impl Cache {
     /// Of slots that nobody acts for those that this node may take. It asks everyone who is not silent for
     /// the terms that they follow, and where a complete holder follows a higher one it takes in first
-    /// what that has and it has not. Nothing, if one of them does not answer or this node is out.
+    /// what that has and it has not. So it does with former holders of the same term, whose word may
+    /// have counted for a write until a moment ago. Nothing, if one does not answer or this node is out.
     pub(super) async fn catch_up(
         &self,
         view: &View,
@@ -127,13 +149,16 @@ impl Cache {
                 ahead.entry(node).or_default().insert(slot);
             }
         }
+        for (node, slot) in shared.former_equals(view, &slots, &answers) {
+            ahead.entry(node).or_default().insert(slot);
+        }
         let mut ready = slots;
-        for (node, behind) in ahead {
-            ready.subtract(&behind);
+        for (node, mut behind) in ahead {
             match self.pull_from(node, &behind).await {
-                Ok(done) => ready.union_with(&done),
+                Ok(done) => behind.subtract(&done),
                 Err(error) => tracing::info!(%node, %error, "not taken over: cannot catch up"),
             }
+            ready.subtract(&behind);
         }
         ready
     }

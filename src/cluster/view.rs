@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use xxhash_rust::xxh3::Xxh3Default;
+
 use crate::members::{MemberInfo, MemberTable};
 use crate::ring::{Placement, RingMember};
 use crate::types::{MemberState, NodeId, Phase, Slot};
@@ -50,6 +52,15 @@ pub struct View {
     pub target: Arc<Placement>,
     /// The members of `placement`, in its order.
     placed: Vec<Placed>,
+}
+
+/// Members that another node hears and this one does not: they may act for slots.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Lacks {
+    /// One is dead here.
+    pub(super) dead: bool,
+    /// One is not known here.
+    pub(super) strangers: bool,
 }
 
 /// The standing of a member.
@@ -136,9 +147,30 @@ impl View {
         self.table.get(node).map_or(Standing::Gone, standing)
     }
 
-    /// Whether one of these members is alive or suspect here.
-    pub(super) fn hears_any(&self, members: &[NodeId]) -> bool {
-        members.iter().any(|node| self.standing(*node) != Standing::Gone)
+    /// The members that are alive or suspect here, this node among them.
+    pub(super) fn heard(&self) -> Vec<NodeId> {
+        let heard = |member: &&MemberInfo| standing(member) != Standing::Gone;
+        self.table.members.iter().filter(heard).map(|member| member.identity.node).collect()
+    }
+
+    /// A number that two nodes share when they hear the same members.
+    pub(super) fn heard_fingerprint(&self) -> u64 {
+        let mut hash = Xxh3Default::new();
+        self.heard().iter().for_each(|node| hash.update(&node.0.to_le_bytes()));
+        hash.digest()
+    }
+
+    /// What this node lacks of the members that another hears.
+    pub(super) fn lacks(&self, heard: &[NodeId]) -> Lacks {
+        let mut lacks = Lacks::default();
+        for node in heard {
+            match self.table.get(*node).map(|member| member.state) {
+                None => lacks.strangers = true,
+                Some(MemberState::Dead) => lacks.dead = true,
+                Some(MemberState::Alive | MemberState::Suspect | MemberState::Left) => {}
+            }
+        }
+        lacks
     }
 
     /// Where a member is in its life, by its own last word.
@@ -153,12 +185,6 @@ impl View {
             .iter()
             .filter(|member| member.identity.node != self.me)
             .filter(|member| standing(member) != Standing::Gone)
-    }
-
-    /// Members that are dead: others may know better.
-    pub(super) fn dead(&self) -> Vec<NodeId> {
-        let dead = |member: &&MemberInfo| member.state == MemberState::Dead;
-        self.table.members.iter().filter(dead).map(|member| member.identity.node).collect()
     }
 
     /// Whether there are other members, and none of them is known to be well.

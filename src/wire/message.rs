@@ -63,8 +63,12 @@ pub enum Request<'a> {
         /// The generation of the answerer that the asker took off the ring, if it did and was not
         /// asked since.
         removed: Option<Generation>,
-        /// Members that are dead to the asker.
-        dead: Vec<NodeId>,
+        /// A number that two nodes share when they hear the same members.
+        heard: u64,
+        /// Slots of which the asker would give up its copy, not being of their sets any more.
+        leaving: SlotSet,
+        /// The id of the asker's placement.
+        placement: u64,
     },
     /// Hand over the acting bit of these slots; the asker is complete for each.
     Release {
@@ -139,7 +143,7 @@ pub enum Request<'a> {
 }
 
 /// What is told with every answer about holdings.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Aside {
     /// The answerer's generation when it last asked the asker for its terms, or started.
     pub asked: Generation,
@@ -148,8 +152,11 @@ pub struct Aside {
     /// The generation of the asker that the answerer took off the ring, if the asker has not asked
     /// for terms since.
     pub removed: Option<Generation>,
-    /// Whether a member that is dead to the asker is not to the answerer.
-    pub hears_dead: bool,
+    /// Whom the answerer hears, if these are not those whom the asker hears.
+    pub heard: Vec<NodeId>,
+    /// Of the slots that the asker is leaving those that the answerer acts for and whose sets have all
+    /// that was written while the asker's copy may have counted.
+    pub settled: SlotSet,
 }
 
 /// Under which terms a node holds slots.

@@ -129,6 +129,7 @@ fn a_broken_rule_is_found() {
                 Rule::OldCommands => order.with_script(stories::stops()),
                 Rule::Outcasts => order.with_script(stories::unheard()),
                 Rule::HighestTerm => order.with_script(stories::unaware()),
+                Rule::Strangers => order.with_script(stories::strangers()),
                 _ => order,
             }
         };

@@ -114,6 +114,30 @@ fn what_was_deleted_does_not_come_back_with_a_node_after_its_tombstone_is_gone()
     tell_with(&Script { forgetful: true, ..script }, 5..12);
 }
 
+/// A node was cut off while another joined and took slots of it over. When it was heard again nobody whom it knew
+/// acted for them, and it took them with its old copies: an INCR was lost.
+pub(crate) fn strangers() -> Script {
+    let join = Fault { after: 1_000, ..fault(Kind::Join, 3, 0) };
+    let script = strict(&[&[fault(Kind::Cut, 1, 6_000), join]]);
+    Script { short_grace: false, lopsided: true, ..script }
+}
+
+#[test]
+fn who_does_not_know_everybody_takes_nothing() {
+    tell_with(&strangers(), 8..11);
+    tell_with(&strangers(), 23..26);
+}
+
+/// A write was acknowledged by a holder that was just being replaced, and had not arrived at the one that came in
+/// its place when the acting node crashed: the old holder gave its copy up, and an INCR was lost.
+#[test]
+fn who_is_replaced_keeps_its_copy_until_everything_has_arrived() {
+    let crash = |after| Fault { after, ..fault(Kind::Crash, 1, 4_400) };
+    for after in [90, 100, 110] {
+        tell_with(&strict(&[&[fault(Kind::Join, 3, 0), crash(after)]]), 0..6);
+    }
+}
+
 #[test]
 fn nodes_come_and_go_while_everybody_writes() {
     let (join, leave) = (|node| fault(Kind::Join, node, 0), |node| fault(Kind::Leave, node, 0));

@@ -29,6 +29,9 @@ pub(in crate::cluster) struct Known<'a> {
     pub(in crate::cluster) filling: &'a SlotSet,
     /// Slots of which this node has entries.
     pub(in crate::cluster) filled: &'a SlotSet,
+    /// Slots whose sets have all that this node's copy may have been counted for, by the word of those who
+    /// act for them in this round.
+    pub(in crate::cluster) settled: &'a SlotSet,
 }
 
 /// What this node should do now.
@@ -78,8 +81,8 @@ struct Claims<'a> {
     /// Slots on their way from one node to another.
     in_transit: SlotSet,
     known: &'a Known<'a>,
-    /// Whether every member that is not gone gave its word in this round, and no member is gone whom
-    /// one of them hears.
+    /// Whether every member that is not gone gave its word in this round, and none of them hears a member
+    /// that is dead or not known here.
     all_heard: bool,
 }
 
@@ -112,11 +115,14 @@ impl<'a> Claims<'a> {
                 by_slot[slot.index()] = Some(*node);
             }
         }
-        let dead_is_heard = known.peers.values().any(|word| word.fresh && word.hears_dead);
+        let others_are_heard = known.peers.values().any(|word| {
+            let strangers = word.lacks.strangers && !Rule::Strangers.is_broken();
+            word.fresh && (word.lacks.dead || strangers)
+        });
         // Whatever generation the view knows: a word of this round is that of a process that runs,
         // and a node raises its generation without a restart when it was taken for dead. Who paused
         // and does not answer has stopped: it released what it had.
-        let all_heard = !dead_is_heard
+        let all_heard = !others_are_heard
             && known.view.others().all(|member| {
                 member.identity.phase == Phase::Paused
                     || known.silent.contains(&member.identity.node)
@@ -268,7 +274,8 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
             }
         }
     } else if !assigned && !acts && complete {
-        if is_held_by_all(claims, slot) || Rule::FormerHolderKeeps.is_broken() {
+        let is_settled = claims.known.settled.contains(slot);
+        if is_settled && is_held_by_all(claims, slot) || Rule::FormerHolderKeeps.is_broken() {
             plan.drops.insert(slot);
         } else if claims.is_only_stray_copy(slot) {
             plan.takes.insert(slot);
