@@ -12,10 +12,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chickadee::admin::status::{
-    Addresses, Copy, Explained, Left, Located, Member, MemberCounts, NodeStatus, Peer, Replica,
-    Ring, RingNode, RingStatus, Role, SlotFilter, SlotRow, Stamp, Status, StoreStatus,
+    Addresses, Copy, Explained, Facts, KeyChanged, KeyRow, Left, Located, Member, MemberCounts,
+    NodeStatus, Peer, Replica, Ring, RingNode, RingStatus, Role, SlotFilter, SlotRow, Stamp,
+    Status, StoreStatus,
 };
-use chickadee::admin::{Bound, Source};
+use chickadee::admin::{Actions, Bound, Source};
 use chickadee::config::AdminConfig;
 use chickadee::metrics::Metrics;
 use chickadee::tasks::{BoxFuture, TaskGroup};
@@ -361,6 +362,23 @@ impl Source for MadeUp {
         Metrics::new().1.render()
     }
 
+    fn facts(&self) -> Facts {
+        made_up_facts()
+    }
+}
+
+fn made_up_facts() -> Facts {
+    Facts {
+        name: "c".into(),
+        replicas: 2,
+        virtual_nodes: 256,
+        ring_grace_seconds: 30.0,
+        tombstone_grace_seconds: 3600.0,
+        revision: 1,
+    }
+}
+
+impl Actions for MadeUp {
     fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>> {
         let Some(timeout) = timeout else {
             return Box::pin(async { Ok(Left { slots_remaining: 0 }) });
@@ -380,6 +398,34 @@ impl Source for MadeUp {
 
     fn form(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Err("already a member".to_owned()) })
+    }
+
+    fn forget(&self, member: String) -> BoxFuture<'_, Result<(), String>> {
+        let known = member == "n 2";
+        Box::pin(async move { if known { Ok(()) } else { Err("no such member".to_owned()) } })
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyRow>, String>> {
+        let key = |id, primary| KeyRow { id, primary, fingerprint: "00ff".into() };
+        Box::pin(async move { Ok(vec![key(0, false), key(1, true)]) })
+    }
+
+    fn add_key(&self, contents: Bytes) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        let id = u8::try_from(contents.len()).unwrap();
+        Box::pin(async move { Ok(KeyChanged { id, late: vec!["n3".into()] }) })
+    }
+
+    fn use_key(&self, id: u8) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        Box::pin(async move { Ok(KeyChanged { id, late: Vec::new() }) })
+    }
+
+    fn remove_key(&self, id: u8) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        Box::pin(async move { Err(format!("key {id} seals")) })
+    }
+
+    fn set_fact(&self, name: String, value: String) -> BoxFuture<'_, Result<Facts, String>> {
+        let replicas = value.parse().map_err(|_| format!("{name}: not a number"));
+        Box::pin(async move { Ok(Facts { replicas: replicas?, ..made_up_facts() }) })
     }
 }
 
@@ -463,6 +509,22 @@ fn actions_go_through_the_socket() {
         assert_eq!((code, out.contains("\"slots_remaining\": 0")), (0, true), "{out}");
         let (code, _, err) = run(&["form", "--socket", socket]);
         assert_eq!((code, err.as_str()), (1, "chickadee: already a member\n"));
+        let (code, out, _) = run(&["forget", "n 2", "--socket", socket]);
+        assert_eq!((code, out.as_str()), (0, "forgot n 2\n"));
+        let (code, _, err) = run(&["forget", "n3", "--socket", socket]);
+        assert_eq!((code, err.as_str()), (1, "chickadee: no such member\n"));
+        let (_, out, _) = run(&["keys", "list", "--format", "plain", "--socket", socket]);
+        assert_eq!(out, "0\tno\t00ff\n1\tyes\t00ff\n");
+        let (code, _, err) = run(&["keys", "remove", "1", "--socket", socket]);
+        assert_eq!((code, err.as_str()), (1, "chickadee: key 1 seals\n"));
+        let (code, out, _) = run(&["keys", "use", "1", "--socket", socket]);
+        assert_eq!((code, out.as_str()), (0, "key 1 in use\n"));
+        let (code, _, err) = run(&["keys", "add", "/nowhere/secret", "--socket", socket]);
+        assert!(code == 1 && err.contains("cannot read the secret file"), "{err}");
+        let (code, out, _) = run(&["cluster", "set", "replicas", "3", "--socket", socket]);
+        assert!(code == 0 && out.contains("replicas         3\n"), "{out}");
+        let (_, out, _) = run(&["cluster", "show", "--format", "plain", "--socket", socket]);
+        assert!(out.contains("ring_grace\t30s\ntombstone_grace\t1h\n"), "{out}");
     });
 }
 
@@ -554,7 +616,8 @@ fn help_names_every_verb() {
     assert_eq!(code, 0);
     for verb in [
         "serve", "dev", "status", "members", "ring", "slots", "peers", "stats", "explain", "get",
-        "set", "del", "ttl", "scan", "leave", "form", "keygen", "config", "version",
+        "set", "del", "ttl", "scan", "leave", "form", "forget", "cluster", "keys", "keygen",
+        "config", "version",
     ] {
         let named = out.lines().any(|line| line.trim_start().starts_with(&format!("{verb} ")));
         assert!(named, "{verb}: {out}");

@@ -358,3 +358,127 @@ fn who_has_another_secret_is_kept_out_and_both_sides_say_why() {
     assert!(matches!(&answer, Reply::Error(text) if text.starts_with("LOADING ")), "{answer:?}");
     assert_eq!(cluster.nodes[0].status().unwrap()["members"]["alive"], 1);
 }
+
+#[test]
+fn a_fact_changed_at_one_node_counts_on_all_and_after_a_restart() {
+    let mut cluster = Cluster::started(3, &[]);
+    let shown = |node: &Node, fact: &str| node.json("/v1/cluster").map(|facts| facts[fact].clone());
+    let mut client = cluster.client(0);
+    for number in 0..100 {
+        assert_eq!(client.run(&["SET", &key(number), "v"]), ok());
+    }
+    for (fact, value, why) in [
+        ("replicas", "9", "out of range"),
+        ("replicas", "", "takes 1 to 8"),
+        ("name", "other", "facts are replicas, virtual_nodes"),
+        ("tombstone_grace", "10s", "out of range"),
+        ("ring_grace", "2h", "longer than ring_grace"),
+    ] {
+        let refused = cluster.nodes[1].cli(&["cluster", "set", fact, value]);
+        let words = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(refused.status.code() == Some(1) && words.contains(why), "{fact}: {words}");
+    }
+    assert_eq!(shown(&cluster.nodes[0], "revision"), Some(1.into()), "nothing was changed");
+    assert!(cluster.nodes[1].cli(&["cluster", "set", "replicas", "3"]).status.success());
+    for node in &cluster.nodes {
+        wait_for("the fact is known", || (shown(node, "replicas")? == 3).then_some(()));
+    }
+    cluster.wait_settled(3);
+    for node in &cluster.nodes {
+        wait_for("every node has a copy of every key", || {
+            (node.status()?["store"]["keys"] == 100).then_some(())
+        });
+    }
+    cluster.nodes[2].terminate();
+    cluster.nodes[2].start();
+    cluster.wait_settled(3);
+    assert_eq!(shown(&cluster.nodes[2], "replicas"), Some(3.into()), "not what its settings say");
+}
+
+/// With a grace that no test waits for, so that nothing else gives the place up.
+#[test]
+fn a_burnt_host_is_replaced_under_its_name_or_forgotten() {
+    let mut cluster =
+        Cluster::started(3, &["cluster.ring_grace=20m", "cluster.tombstone_grace=1h"]);
+    let mut client = cluster.client(0);
+    for number in 0..100 {
+        assert_eq!(client.run(&["SET", &key(number), "v"]), ok());
+    }
+    cluster.nodes[2].kill();
+    let refused = cluster.nodes[0].cli(&["forget", "n1"]);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("n1 is alive"), "{refused:?}");
+    assert_eq!(cluster.nodes[0].cli(&["forget", "n9"]).status.code(), Some(1));
+    // A new host: another id, nothing on its disk, the old name.
+    let new = cluster.add(&["node.name=n2"]);
+    cluster.wait_agreed(&[0, 1, new], 3);
+    let called = |node: &Node, name: &str| {
+        let members = node.json("/v1/members")?;
+        let living = |row: &&Value| row["name"] == name && row["state"] == "alive";
+        Some(members.as_array()?.iter().filter(living).count())
+    };
+    assert_eq!(called(&cluster.nodes[0], "n2"), Some(1));
+
+    cluster.nodes[new].kill();
+    wait_for("the member is dead and forgotten", || {
+        cluster.nodes[0].cli(&["forget", "n2"]).status.success().then_some(())
+    });
+    cluster.wait_agreed(&[0, 1], 2);
+    for number in 0..100 {
+        assert_eq!(client.run(&["GET", &key(number)]), bulk("v"), "{number}");
+    }
+}
+
+/// A probe that fails, or a packet that does not open, would show that a key was sealed with before
+/// everyone had it.
+#[test]
+fn the_gossip_key_is_rotated_under_way_and_outlives_restarts() {
+    let mut cluster = Cluster::started(3, &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let secret = folder.path().join("next");
+    let file = secret.to_str().unwrap();
+    assert!(cluster.nodes[0].cli(&["keygen", "--out", file]).status.success());
+    let probes = |nodes: &[Node]| -> f64 {
+        nodes.iter().map(|node| node.metric("chickadee_swim_probes_total", "result=\"ack\"")).sum()
+    };
+    let lost = |nodes: &[Node]| -> f64 {
+        let of = |node: &Node| {
+            node.metric("chickadee_swim_probes_total", "result=\"fail\"")
+                + node.metric("chickadee_gossip_packets_rejected_total", "")
+        };
+        nodes.iter().map(of).sum()
+    };
+    let before = lost(&cluster.nodes);
+    let keys = |number: usize, arguments: &[&str]| {
+        let seen = probes(&cluster.nodes);
+        let done = cluster.nodes[number].cli(&[&["keys"], arguments].concat());
+        assert!(done.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&done.stderr));
+        wait_for("probes go on", || (probes(&cluster.nodes) > seen + 6.0).then_some(()));
+        String::from_utf8_lossy(&done.stdout).into_owned()
+    };
+    assert_eq!(keys(0, &["add", file]), "key 1 added\n");
+    assert_eq!(keys(1, &["use", "1"]), "key 1 in use\n");
+    assert_eq!(keys(2, &["remove", "0"]), "key 0 removed\n");
+    let listed = keys(0, &["list", "--format", "plain"]);
+    assert!(listed.starts_with("1\tyes\t") && listed.lines().count() == 1, "{listed}");
+    assert_eq!(keys(1, &["list", "--format", "plain"]), listed);
+    assert!(lost(&cluster.nodes) <= before, "no probe failed, every packet opened");
+
+    // One after the other and all at once: no node is left that could tell them.
+    cluster.nodes[0].terminate();
+    cluster.nodes[0].start();
+    cluster.wait_settled(3);
+    for node in &mut cluster.nodes {
+        node.kill();
+    }
+    for node in &mut cluster.nodes {
+        node.start();
+    }
+    cluster.wait_settled(3);
+    let after = cluster.nodes[2].cli(&["keys", "list", "--format", "plain"]);
+    assert_eq!(String::from_utf8_lossy(&after.stdout), listed);
+    // And one that comes later gets it from them.
+    cluster.add(&[]);
+    cluster.wait_settled(4);
+    let new = cluster.nodes[3].cli(&["keys", "list", "--format", "plain"]);
+    assert_eq!(String::from_utf8_lossy(&new.stdout), listed);
+}

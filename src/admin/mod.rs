@@ -6,30 +6,30 @@
 //!              └ bounded connections, a timeout on the head of a request
 //! ```
 //!
-//! Nothing here changes anything but through [`Source`]; over TCP there is no action at all. The
+//! Nothing here changes anything but through [`Actions`]; over TCP there is no action at all. The
 //! structs of `status` are what scripts rely on.
 
+mod actions;
 mod exposition;
 mod http;
 mod routes;
 pub mod stats;
 pub mod status;
 
+pub use actions::{Acted, Actions};
 pub use exposition::exposition;
 pub use http::{AdminError, Bound};
-
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::admin::status::{
-    Explained, Left, Located, Member, Peer, Ring, SlotFilter, SlotRow, Status,
+    Explained, Facts, Located, Member, Peer, Ring, SlotFilter, SlotRow, Status,
 };
 use crate::tasks::BoxFuture;
 use crate::types::Db;
 
 /// What admin asks of the node. Answers are of this moment.
-pub trait Source: Send + Sync + 'static {
+pub trait Source: Actions {
     /// The node by its own word.
     fn status(&self) -> Status;
 
@@ -58,9 +58,6 @@ pub trait Source: Send + Sync + 'static {
     /// `exposition` adds is not part of it.
     fn metrics(&self) -> String;
 
-    /// Leaves the cluster for good, within `timeout` or the node's own; the process ends afterwards.
-    fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>>;
-
-    /// Forms a cluster now instead of waiting for a member.
-    fn form(&self) -> BoxFuture<'_, Result<(), String>>;
+    /// What the cluster agrees on.
+    fn facts(&self) -> Facts;
 }

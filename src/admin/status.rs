@@ -64,6 +64,43 @@ pub struct Status {
     pub addresses: Addresses,
 }
 
+/// `GET /v1/cluster`: what the cluster agrees on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// The cluster's name.
+    pub name: String,
+    /// Copies of each slot.
+    pub replicas: u8,
+    /// Points on the ring per unit of weight.
+    pub virtual_nodes: u16,
+    /// How long a dead member keeps its place.
+    pub ring_grace_seconds: f64,
+    /// How long a deletion is remembered for a holder that is away.
+    pub tombstone_grace_seconds: f64,
+    /// Grows with each change.
+    pub revision: u64,
+}
+
+/// `GET /v1/keys`: a key of the gossip key ring.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyRow {
+    /// Its id.
+    pub id: u8,
+    /// Whether it is the one that seals.
+    pub primary: bool,
+    /// Eight hex digits by which keys are told apart.
+    pub fingerprint: String,
+}
+
+/// What a change of the key ring came to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// The id of the key that it was about.
+    pub id: u8,
+    /// Living members that have not confirmed the change, by name; they get it within a minute.
+    pub late: Vec<String>,
+}
+
 /// Who a node is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeStatus {

@@ -3,9 +3,10 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use crate::admin::status::{Left, Status};
-use crate::cli::ask::Ask;
+use crate::admin::status::{Facts, Left, Status};
+use crate::cli::ask::{Ask, query_escaped};
 use crate::cli::failure::Failure;
+use crate::cli::look::facts_page;
 use crate::cli::output::{self, Output, Page};
 use crate::config::settings::find;
 use crate::config::settings::keys;
@@ -66,4 +67,23 @@ pub(super) async fn form(ask: &Ask, output: Output) -> Result<(), Failure> {
     let _nothing_to_say: serde_json::Value = ask.post("/v1/form", SLACK).await?;
     let json = serde_json::json!({ "formed": true });
     output.page(&Page { json, head: &[], rows: vec![vec!["formed".to_owned()]] })
+}
+
+/// `forget`.
+pub(super) async fn forget(ask: &Ask, member: &str, output: Output) -> Result<(), Failure> {
+    let path = format!("/v1/forget?member={}", query_escaped(member));
+    let _nothing_to_say: serde_json::Value = ask.post(&path, SLACK).await?;
+    let json = serde_json::json!({ "forgotten": member });
+    output.page(&Page { json, head: &[], rows: vec![vec![format!("forgot {member}")]] })
+}
+
+/// `cluster set`: prints the facts as they are then.
+pub(super) async fn set_fact(
+    ask: &Ask,
+    (key, value): (&str, &str),
+    output: Output,
+) -> Result<(), Failure> {
+    let (name, value) = (query_escaped(key), query_escaped(value));
+    let facts: Facts = ask.post(&format!("/v1/cluster?name={name}&value={value}"), SLACK).await?;
+    output.page(&facts_page(&facts))
 }

@@ -75,6 +75,22 @@ pub(super) enum Verb {
     },
     /// Form a cluster now instead of waiting for a member
     Form,
+    /// Take a dead member out of the cluster at once, so that its slots are placed anew
+    Forget {
+        /// Its name or id
+        #[arg(value_name = "NODE")]
+        member: String,
+    },
+    /// Show or change what the whole cluster agrees on
+    Cluster {
+        #[command(subcommand)]
+        verb: ClusterVerb,
+    },
+    /// The keys under which gossip is sealed
+    Keys {
+        #[command(subcommand)]
+        verb: KeysVerb,
+    },
     /// Make a secret for a cluster
     Keygen {
         /// The file to write, readable by its owner only; stdout if none is given
@@ -212,6 +228,42 @@ pub(super) enum Goal {
     Converged,
     /// Converged, and no slot lacks a copy.
     Replicated,
+}
+
+/// What the cluster agrees on.
+#[derive(Debug, Subcommand)]
+pub(super) enum ClusterVerb {
+    /// Show it
+    Show,
+    /// Change one fact on every node
+    Set {
+        /// The fact, as in the settings' section `cluster`
+        key: String,
+        /// Its value
+        value: String,
+    },
+}
+
+/// The gossip key ring. To rotate: add, use, remove; each counts for the whole cluster.
+#[derive(Debug, Subcommand)]
+pub(super) enum KeysVerb {
+    /// Show the keys
+    List,
+    /// Add a key from a secret file (`keygen`), which every member then opens packets with
+    Add {
+        /// The file; `-` reads it from stdin
+        file: PathBuf,
+    },
+    /// Make every member seal with a key that all have
+    Use {
+        /// Its id
+        id: u8,
+    },
+    /// Remove a key that nobody seals with any more
+    Remove {
+        /// Its id
+        id: u8,
+    },
 }
 
 /// Settings, checked or shown.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Empty, Limited};
+use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
@@ -99,7 +99,7 @@ impl Ask {
 
     /// The answer of `GET path`.
     pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
-        self.answer(Method::GET, path, PATIENCE).await
+        self.answer(Method::GET, path, Bytes::new(), PATIENCE).await
     }
 
     /// The answer of `POST path`.
@@ -108,12 +108,22 @@ impl Ask {
         path: &str,
         patience: Duration,
     ) -> Result<T, Failure> {
-        self.answer(Method::POST, path, patience).await
+        self.answer(Method::POST, path, Bytes::new(), patience).await
+    }
+
+    /// The answer of `POST path` with a body.
+    pub(super) async fn post_body<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<T, Failure> {
+        self.answer(Method::POST, path, body, patience).await
     }
 
     /// Why the node is not ready, in its own words; nothing if it is.
     pub(super) async fn reasons(&self) -> Result<Vec<String>, Failure> {
-        let (code, body) = self.send_within(Method::GET, "/readyz", PATIENCE).await?;
+        let (code, body) = self.send_within(Method::GET, "/readyz", Bytes::new(), PATIENCE).await?;
         if code != StatusCode::SERVICE_UNAVAILABLE {
             return Ok(Vec::new());
         }
@@ -128,9 +138,10 @@ impl Ask {
         &self,
         method: Method,
         path: &str,
+        body: Bytes,
         patience: Duration,
     ) -> Result<T, Failure> {
-        let (code, body) = self.send_within(method, path, patience).await?;
+        let (code, body) = self.send_within(method, path, body, patience).await?;
         if code != StatusCode::OK {
             let refused = serde_json::from_slice::<Refusal>(&body);
             let why = refused.map_or_else(|_| format!("answered {code}"), |refusal| refusal.error);
@@ -145,24 +156,30 @@ impl Ask {
         &self,
         method: Method,
         path: &str,
+        body: Bytes,
         patience: Duration,
     ) -> Result<(StatusCode, Bytes), Failure> {
         let late =
             || Failure::TimedOut(format!("the node at {self} did not answer within {patience:?}"));
-        within(patience, self.send(method, path)).await.ok_or_else(late)?
+        within(patience, self.send(method, path, body)).await.ok_or_else(late)?
     }
 
-    async fn send(&self, method: Method, path: &str) -> Result<(StatusCode, Bytes), Failure> {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<(StatusCode, Bytes), Failure> {
         let unreachable =
             |error: io::Error| Failure::Unreachable(format!("no node answers at {self}: {error}"));
         match self {
             Self::Tcp(address) => {
                 let stream = TcpStream::connect(address.as_str()).await.map_err(unreachable)?;
-                self.exchange(stream, method, path).await
+                self.exchange(stream, (method, path, body)).await
             }
             Self::Unix(socket) => {
                 let stream = UnixStream::connect(socket).await.map_err(unreachable)?;
-                self.exchange(stream, method, path).await
+                self.exchange(stream, (method, path, body)).await
             }
         }
     }
@@ -170,8 +187,7 @@ impl Ask {
     async fn exchange(
         &self,
         stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
-        method: Method,
-        path: &str,
+        (method, path, body): (Method, &str, Bytes),
     ) -> Result<(StatusCode, Bytes), Failure> {
         let lost = |error: hyper::Error| {
             Failure::Unreachable(if error.is_parse() {
@@ -191,7 +207,7 @@ impl Ask {
         };
         let request = Request::builder().method(method).uri(path).header("host", host);
         let request = request
-            .body(Empty::<Bytes>::new())
+            .body(Full::new(body))
             .map_err(|error| Failure::Usage(format!("not a request that can be made: {error}")))?;
         let response = sender.send_request(request).await.map_err(lost)?;
         let code = response.status();

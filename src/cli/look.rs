@@ -5,13 +5,16 @@ use std::time::Duration;
 use serde::Serialize;
 
 use crate::admin::stats::Stats;
-use crate::admin::status::{Explained, Located, Member, Peer, Ring, Role, Slots, Stamp, Status};
+use crate::admin::status::{
+    Explained, Facts, Located, Member, Peer, Ring, Role, Slots, Stamp, Status,
+};
 use crate::cli::args::{Look, RingVerb, Watch};
 use crate::cli::ask::{Ask, query_escaped};
 use crate::cli::failure::Failure;
 use crate::cli::output::{Output, Page, printable, span};
 use crate::clock::{Clock, SystemClock};
 use crate::types::ByteSize;
+use crate::types::units::format_span;
 
 /// How often `--watch` looks.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -40,6 +43,25 @@ pub(super) async fn look(ask: &Ask, look: &Look, output: Output) -> Result<(), F
         output.redraw(&page(ask, look).await?)?;
         tokio::time::sleep(WATCH_EVERY).await;
     }
+}
+
+/// `cluster show`.
+pub(super) async fn cluster(ask: &Ask, output: Output) -> Result<(), Failure> {
+    output.page(&facts_page(&ask.get("/v1/cluster").await?))
+}
+
+/// What the cluster agrees on; spans stand as they are set.
+pub(super) fn facts_page(facts: &Facts) -> Page {
+    let span = |seconds: f64| format_span(Duration::from_secs_f64(seconds));
+    let rows = [
+        ("name", facts.name.clone()),
+        ("replicas", facts.replicas.to_string()),
+        ("virtual_nodes", facts.virtual_nodes.to_string()),
+        ("ring_grace", span(facts.ring_grace_seconds)),
+        ("tombstone_grace", span(facts.tombstone_grace_seconds)),
+    ];
+    let rows = rows.map(|(name, value)| vec![name.to_owned(), value]).to_vec();
+    Page { json: json(facts), head: &[], rows }
 }
 
 async fn page(ask: &Ask, look: &Look) -> Result<Page, Failure> {

@@ -11,6 +11,7 @@ mod data;
 mod dev;
 mod dev_nodes;
 mod failure;
+mod keys;
 mod logging;
 mod look;
 mod make;
@@ -28,7 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::cli::args::{Args, Verb};
+use crate::cli::args::{Args, ClusterVerb, Verb};
 use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::output::Output;
@@ -75,6 +76,14 @@ fn dispatch(args: Args) -> Result<(), Failure> {
             Verb::Data(data) => data::data(&Ask::looking(&common)?, &data, output).await,
             Verb::Leave { timeout } => act::leave(&Ask::acting(&common)?, timeout, output).await,
             Verb::Form => act::form(&Ask::acting(&common)?, output).await,
+            Verb::Forget { member } => act::forget(&Ask::acting(&common)?, &member, output).await,
+            Verb::Keys { verb } => keys::keys(&Ask::acting(&common)?, &verb, output).await,
+            Verb::Cluster { verb: ClusterVerb::Show } => {
+                look::cluster(&Ask::looking(&common)?, output).await
+            }
+            Verb::Cluster { verb: ClusterVerb::Set { key, value } } => {
+                act::set_fact(&Ask::acting(&common)?, (&key, &value), output).await
+            }
             Verb::Serve(_) | Verb::Keygen { .. } | Verb::Config { .. } | Verb::Version => Ok(()),
         }
     });

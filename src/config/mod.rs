@@ -18,10 +18,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use load::{ConfigError, Loaded, Machine, Sources, load};
-use setting::Change;
-use settings::SETTINGS;
+use setting::{Change, Setting};
+use settings::keys::CLUSTER_NAME;
+use settings::{SETTINGS, find};
+use value::{Raw, Value};
 
-use crate::types::{ByteSize, ClusterName, NodeName, Weight, Zone};
+use crate::types::{ByteSize, ClusterFacts, ClusterName, NodeName, Weight, Zone};
 
 /// Everything a node is told before it starts.
 #[derive(Clone, Debug)]
@@ -80,6 +82,44 @@ impl Config {
         }
         relations::check(&merged)?;
         Ok((merged.config, reloaded))
+    }
+
+    /// The cluster's facts with the one of this name as `text` says. A fact has the name, the kind and
+    /// the range of its setting in section `cluster`.
+    ///
+    /// # Errors
+    ///
+    /// There is no such fact, or it cannot be `text`; in words for people.
+    pub fn with_fact(
+        &self,
+        facts: &ClusterFacts,
+        name: &str,
+        text: &str,
+    ) -> Result<ClusterFacts, String> {
+        let is_fact = |row: &&Setting| row.change == Change::Forming && row.key != CLUSTER_NAME;
+        let Some(row) = find(&format!("cluster.{name}")).filter(is_fact) else {
+            let rows = SETTINGS.iter().filter(is_fact);
+            let names: Vec<&str> = rows.map(|row| row.parts().1).collect();
+            return Err(format!("{name:?} cannot be set: facts are {}", names.join(", ")));
+        };
+        let fault = |why: String| format!("{name}: {why}");
+        let value = row.kind.parse(&Raw(vec![text.to_owned()]), ByteSize(0)).map_err(fault)?;
+        if value == Value::Nothing {
+            return Err(fault(format!("takes {}", row.kind.describe())));
+        }
+        let mut changed = self.clone();
+        changed.cluster.replicas = facts.replicas;
+        changed.cluster.virtual_nodes = facts.virtual_nodes;
+        changed.cluster.ring_grace = facts.ring_grace;
+        changed.cluster.tombstone_grace = facts.tombstone_grace;
+        (row.put)(&mut changed, value);
+        Ok(ClusterFacts {
+            replicas: changed.cluster.replicas,
+            virtual_nodes: changed.cluster.virtual_nodes,
+            ring_grace: changed.cluster.ring_grace,
+            tombstone_grace: changed.cluster.tombstone_grace,
+            ..facts.clone()
+        })
     }
 
     /// A node on loopback with ports that the system gives, defaults for everything else, and

@@ -27,6 +27,8 @@ pub(super) enum Outcome {
     PushPull { with: NodeId, answer: Result<MemberAnswer, CallError> },
     /// A fallback ping.
     Pinged { token: u64, pong: Option<Pong> },
+    /// Rings were exchanged with a member.
+    Keys(Result<MemberAnswer, CallError>),
     /// Something was told; nothing follows.
     Told,
 }

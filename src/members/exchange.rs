@@ -117,6 +117,7 @@ impl Task {
             let request = MemberRequest::PushPull { fingerprint };
             let call = self.line.clone().call(target, request, CALL_BUDGET);
             self.spawn(async move { Outcome::PushPull { with, answer: call.await } });
+            self.exchange_keys(with);
         }
     }
 

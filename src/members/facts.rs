@@ -22,6 +22,9 @@ pub enum FactsError {
     /// `virtual_nodes` must be 16 to 4096.
     #[error("virtual_nodes must be {} to {}", VIRTUAL_NODES.start(), VIRTUAL_NODES.end())]
     VirtualNodes,
+    /// `tombstone_grace` must be longer than `ring_grace`.
+    #[error("tombstone_grace must be longer than ring_grace")]
+    Graces,
     /// There is no cluster yet whose facts could be changed.
     #[error("this node is in no cluster yet")]
     NotFormed,
@@ -56,12 +59,17 @@ impl FactsChange {
         if self.virtual_nodes.is_some_and(|count| !VIRTUAL_NODES.contains(&count)) {
             return Err(FactsError::VirtualNodes);
         }
+        let ring_grace = self.ring_grace.unwrap_or(facts.ring_grace);
+        let tombstone_grace = self.tombstone_grace.unwrap_or(facts.tombstone_grace);
+        if tombstone_grace <= ring_grace {
+            return Err(FactsError::Graces);
+        }
         Ok(ClusterFacts {
             name: facts.name.clone(),
             replicas: self.replicas.unwrap_or(facts.replicas),
             virtual_nodes: self.virtual_nodes.unwrap_or(facts.virtual_nodes),
-            ring_grace: self.ring_grace.unwrap_or(facts.ring_grace),
-            tombstone_grace: self.tombstone_grace.unwrap_or(facts.tombstone_grace),
+            ring_grace,
+            tombstone_grace,
             revision: facts.revision.saturating_add(1),
             origin: origin.tag(),
         })

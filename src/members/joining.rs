@@ -120,6 +120,7 @@ impl Task {
                 | MemberAnswer::State(_)
                 | MemberAnswer::Pong { .. }
                 | MemberAnswer::Done
+                | MemberAnswer::Keys(_)
                 | MemberAnswer::Busy => state = SeedState::Failed("busy".to_owned()),
             }
         }
@@ -168,6 +169,8 @@ impl Task {
         if let Some(identity) = announced {
             self.core.announce(now, identity);
         }
+        // Gossip may be sealed with a key that this node does not have.
+        self.exchange_keys(seed);
         self.push_pull_with_some();
     }
 

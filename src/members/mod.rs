@@ -23,6 +23,7 @@ mod exchange;
 mod facts;
 mod forming;
 mod joining;
+mod key_ring;
 mod push_pull;
 mod service;
 #[cfg(test)]
@@ -39,7 +40,6 @@ use tokio::sync::{mpsc, oneshot, watch};
 use crate::clock::SharedClock;
 use crate::config::GossipProfile;
 use crate::limits::MEMBER_COMMANDS_MAX;
-use crate::membership::KeyRing;
 use crate::metrics::GossipMetrics;
 use crate::peers::{Caller, Directory, Peers};
 use crate::rng::Randomness;
@@ -47,9 +47,11 @@ use crate::tasks::{BoxFuture, TaskGroup};
 use crate::types::{
     ClusterFacts, Identity, MemberState, NodeId, NodeMeta, Phase, WallMillis, Weight,
 };
+use crate::wire::keys::KeyRingRecord;
 use crate::wire::member::{MemberAnswer, MemberRequest};
 
 pub use facts::{FactsChange, FactsError};
+pub use key_ring::{KeyChange, KeysChanged, KeysError, VersionedKeys};
 pub use service::MemberService;
 
 /// Gossip datagrams, without a socket. They may be lost, doubled and reordered; what arrives may
@@ -94,8 +96,8 @@ pub struct MembersOptions {
     pub profile: GossipProfile,
     /// How often a member is probed; `None` = the profile's.
     pub probe_interval: Option<Duration>,
-    /// The keys of gossip.
-    pub key_ring: KeyRing,
+    /// The keys of gossip, as they were kept or as the secret gives them.
+    pub keys: VersionedKeys,
     /// The facts kept from before, or the settings' with revision 0.
     pub facts: ClusterFacts,
     /// Peer addresses of seeds as `host:port`; the order matters for forming.
@@ -108,6 +110,8 @@ pub struct MembersOptions {
     pub codec: MemberCodec,
     /// Called with every later identity of this node, so that its generation can be kept.
     pub on_identity: Box<dyn Fn(&Identity) + Send + Sync>,
+    /// Called with every later key ring, so that it can be kept.
+    pub on_keys: Box<dyn Fn(&KeyRingRecord) + Send + Sync>,
 }
 
 /// What the service works with.
@@ -197,7 +201,9 @@ enum Command {
     SetWeightZone(Weight, u32),
     SetMeta(Box<NodeMeta>),
     SetFacts(FactsChange, oneshot::Sender<Result<ClusterFacts, FactsError>>),
-    SetKeyRing(KeyRing),
+    Keys(oneshot::Sender<VersionedKeys>),
+    ConfirmKeys(oneshot::Sender<Vec<NodeId>>),
+    ChangeKeys(u64, KeyChange, oneshot::Sender<Result<u8, KeysError>>),
     Leave(oneshot::Sender<()>),
     Form(oneshot::Sender<bool>),
     Forget(NodeId, oneshot::Sender<bool>),
@@ -292,9 +298,25 @@ impl Members {
             .unwrap_or(Err(FactsError::Stopping))
     }
 
-    /// Puts another gossip key ring in place.
-    pub async fn set_key_ring(&self, ring: KeyRing) {
-        self.tell(Command::SetKeyRing(ring)).await;
+    /// The key ring of gossip; `None` if the service has stopped.
+    pub async fn keys(&self) -> Option<VersionedKeys> {
+        self.ask(Command::Keys).await
+    }
+
+    /// Changes the key ring of the whole cluster.
+    pub async fn change_keys(&self, change: KeyChange) -> Result<KeysChanged, KeysError> {
+        let before = self.keys().await.ok_or(KeysError::Stopping)?;
+        // A key that is only added is used by nobody yet.
+        if !matches!(change, KeyChange::Add(_)) {
+            let late = self.ask(Command::ConfirmKeys).await.ok_or(KeysError::Stopping)?;
+            if !late.is_empty() {
+                return Err(KeysError::Unconfirmed(late));
+            }
+        }
+        let change = |answer| Command::ChangeKeys(before.revision, change, answer);
+        let id = self.ask(change).await.unwrap_or(Err(KeysError::Stopping))?;
+        let late = self.ask(Command::ConfirmKeys).await.ok_or(KeysError::Stopping)?;
+        Ok(KeysChanged { id, late })
     }
 
     /// Leaves the cluster for good; returns when the goodbye is said (within a second).

@@ -13,10 +13,13 @@ use crate::members::asking::{Line, Outcome};
 use crate::members::exchange::FETCH_FIRST;
 use crate::members::forming::Forming;
 use crate::members::push_pull::{Metas, fingerprint};
-use crate::members::{Command, MemberInfo, MemberTable, MembersOptions, MembersParts};
+use crate::members::{
+    Command, MemberInfo, MemberTable, MembersOptions, MembersParts, VersionedKeys,
+};
 use crate::membership::{Event, Membership, MembershipOptions, Pong, Seldom};
 use crate::peers::Caller;
 use crate::types::{ClusterFacts, Identity, Instant, MemberState, NodeId, NodeMeta, WallMillis};
+use crate::wire::keys::KeyRingRecord;
 use crate::wire::member::{MemberAnswer, MemberRequest};
 
 /// How often a member exchanges states with a random member.
@@ -87,6 +90,7 @@ pub(super) struct Task {
     pub(super) metas: Metas,
     pub(super) own: NodeMeta,
     pub(super) facts: ClusterFacts,
+    pub(super) keys: VersionedKeys,
     /// `None` once this node is in a cluster.
     pub(super) forming: Option<Forming>,
     pub(super) waiting_for: String,
@@ -99,6 +103,7 @@ pub(super) struct Task {
     pub(super) leaving: Vec<oneshot::Sender<()>>,
     pub(super) has_left: bool,
     pub(super) on_identity: Box<dyn Fn(&Identity) + Send + Sync>,
+    pub(super) on_keys: Box<dyn Fn(&KeyRingRecord) + Send + Sync>,
     pub(super) publisher: watch::Sender<Arc<MemberTable>>,
     pub(super) changed: bool,
     /// When this node began to be a member of itself.
@@ -111,6 +116,18 @@ pub(super) struct Task {
 
 fn millis(span: Duration) -> u64 {
     u64::try_from(span.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The seeds that were named, and the members last known where they are not among these.
+fn all_seeds(named: Vec<String>, last_known: &[SocketAddr], own: SocketAddr) -> Vec<String> {
+    let mut addresses = named;
+    for known in last_known.iter().filter(|known| **known != own) {
+        let known = known.to_string();
+        if !addresses.contains(&known) {
+            addresses.push(known);
+        }
+    }
+    addresses
 }
 
 impl Task {
@@ -129,18 +146,12 @@ impl Task {
                 probe_interval: options.probe_interval,
                 ring_grace: options.facts.ring_grace,
             },
-            options.key_ring,
+            options.keys.ring.clone(),
             parts.randomness.next_u64(),
             parts.metrics.clone(),
             now,
         );
-        let mut addresses = options.seeds;
-        for known in options.last_known {
-            let known = known.to_string();
-            if !addresses.contains(&known) && known != options.meta.peer.to_string() {
-                addresses.push(known);
-            }
-        }
+        let addresses = all_seeds(options.seeds, &options.last_known, options.meta.peer);
         let forming = Forming::new(me, addresses.clone(), options.form, now);
         let seeds = addresses
             .into_iter()
@@ -173,6 +184,7 @@ impl Task {
             metas,
             own,
             facts: options.facts,
+            keys: options.keys,
             forming: Some(forming),
             waiting_for: String::new(),
             lines: Lines::default(),
@@ -184,6 +196,7 @@ impl Task {
             leaving: Vec::new(),
             has_left: false,
             on_identity: options.on_identity,
+            on_keys: options.on_keys,
             publisher,
             changed: true,
             started: now,
@@ -287,7 +300,9 @@ impl Task {
                     self.core.handle_ping_answer(now, token, pong);
                 }
             }
-            Outcome::Told => {}
+            Outcome::Keys(Ok(MemberAnswer::Keys(theirs))) => self.merge_keys(&theirs),
+            // An older program does not know the question; the next push-pull asks again.
+            Outcome::Keys(Ok(_) | Err(_)) | Outcome::Told => {}
         }
     }
 
@@ -304,7 +319,19 @@ impl Task {
             Command::SetFacts(change, answer) => {
                 let _caller_may_have_gone = answer.send(self.set_facts(now, change));
             }
-            Command::SetKeyRing(ring) => self.core.set_key_ring(ring),
+            Command::Keys(answer) => {
+                let _caller_may_have_gone = answer.send(self.keys.clone());
+            }
+            Command::ConfirmKeys(answer) => {
+                let telling = self.tell_keys();
+                self.spawn(async move {
+                    let _caller_may_have_gone = answer.send(telling.unconfirmed().await);
+                    Outcome::Told
+                });
+            }
+            Command::ChangeKeys(revision, change, answer) => {
+                let _caller_may_have_gone = answer.send(self.change_keys(revision, change));
+            }
             Command::Leave(done) => {
                 if self.has_left {
                     let _caller_may_have_gone = done.send(());
@@ -357,6 +384,10 @@ impl Task {
             MemberRequest::Renew { above } => {
                 self.core.renew(now, above);
                 MemberAnswer::Done
+            }
+            MemberRequest::Keys(theirs) => {
+                self.merge_keys(&theirs);
+                MemberAnswer::Keys(Box::new(self.keys.to_record()))
             }
         }
     }

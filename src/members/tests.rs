@@ -6,7 +6,7 @@ use std::sync::{Mutex, OnceLock};
 
 use super::*;
 use crate::clock::SimulatedClock;
-use crate::membership::GossipKey;
+use crate::membership::{GossipKey, KeyRing, KeyRingError};
 use crate::peers::memory::MemoryNetwork;
 use crate::peers::{BulkStream, Serve, Served};
 use crate::types::{ClusterName, Generation, NodeName};
@@ -197,13 +197,18 @@ impl World {
             },
             profile: GossipProfile::Lan,
             probe_interval: None,
-            key_ring: KeyRing::new("test".parse().unwrap(), 1, GossipKey::new([1; 32])),
+            keys: VersionedKeys::first(KeyRing::new(
+                "test".parse().unwrap(),
+                1,
+                GossipKey::new([1; 32]),
+            )),
             facts: facts(setup.cluster),
             seeds: setup.seeds,
             last_known: Vec::new(),
             form: setup.form,
             codec: CODEC,
             on_identity: Box::new(|_| {}),
+            on_keys: Box::new(|_| {}),
         };
         let tasks = TaskGroup::new();
         let (members, service) = Members::prepare(options);
@@ -506,4 +511,69 @@ async fn two_clusters_of_one_name_merge_when_they_meet() {
     let merged = world.until(60, "one cluster", || whole(&nodes)).await;
     println!("two clusters merged after {merged:?}");
     assert_eq!(nodes[0].members.table().facts.replicas, 3);
+}
+
+/// The keys of a node by id, and the one that seals.
+async fn keys(node: &Node) -> (Vec<u8>, u8) {
+    let keys = node.members.keys().await.unwrap().ring;
+    (keys.keys().map(|(id, _)| id).collect(), keys.primary())
+}
+
+async fn change(node: &Node, change: KeyChange) -> Result<KeysChanged, KeysError> {
+    node.members.change_keys(change).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_is_added_used_and_removed_at_any_nodes_and_joiners_get_the_ring() {
+    let world = World::new();
+    let nodes = world.three().await;
+    let added = change(&nodes[0], KeyChange::Add(GossipKey::new([9; 32]))).await.unwrap();
+    assert_eq!(added, KeysChanged { id: 2, late: Vec::new() });
+    let again = change(&nodes[1], KeyChange::Add(GossipKey::new([9; 32]))).await.unwrap();
+    assert_eq!(again.id, 2, "the same key is not there twice");
+    let seals = change(&nodes[1], KeyChange::Remove(1)).await;
+    assert_eq!(seals, Err(KeyRingError::InUse(1).into()));
+    assert_eq!(change(&nodes[1], KeyChange::Use(7)).await, Err(KeyRingError::Unknown(7).into()));
+    assert_eq!(change(&nodes[1], KeyChange::Use(2)).await.unwrap().late, []);
+    assert_eq!(change(&nodes[2], KeyChange::Remove(1)).await.unwrap().late, []);
+    for node in &nodes {
+        assert_eq!(keys(node).await, (vec![2], 2));
+    }
+    // Its own key, from the secret, opens nothing that the others send.
+    let [a, b, c] = nodes;
+    let all = [a, b, c, world.start(Setup::new(4, &SEEDS))];
+    world.until(5, "a joiner hears and is heard", || whole(&all)).await;
+    assert_eq!(keys(&all[3]).await, (vec![2], 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_key_seals_before_every_living_member_has_it() {
+    let world = World::new();
+    let nodes = world.three().await;
+    world.peers.remove(nodes[2].id);
+    let added = change(&nodes[0], KeyChange::Add(GossipKey::new([9; 32]))).await.unwrap();
+    assert_eq!(added.late, [nodes[2].id]);
+    let used = change(&nodes[0], KeyChange::Use(added.id)).await;
+    assert_eq!(used, Err(KeysError::Unconfirmed(vec![nodes[2].id])));
+    assert_eq!(keys(&nodes[0]).await, (vec![1, 2], 1), "nothing was changed");
+    world.crash(&nodes[2]);
+    world.until(30, "it is dead", || state(&nodes[0], &nodes[2]) == Some(MemberState::Dead)).await;
+    assert_eq!(change(&nodes[0], KeyChange::Use(added.id)).await.unwrap().late, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_change_elsewhere_meanwhile_is_noticed_and_the_later_ring_wins_everywhere() {
+    let world = World::new();
+    let nodes = world.three().await;
+    let (one, other) = tokio::join!(
+        change(&nodes[0], KeyChange::Add(GossipKey::new([8; 32]))),
+        change(&nodes[1], KeyChange::Add(GossipKey::new([9; 32]))),
+    );
+    assert!(one.is_ok() || other.is_ok());
+    // A round of push-pull and a half.
+    tokio::time::sleep(Duration::from_secs(45)).await;
+    let first = nodes[0].members.keys().await.unwrap().to_record();
+    for node in &nodes {
+        assert_eq!(node.members.keys().await.unwrap().to_record(), first);
+    }
 }

@@ -17,6 +17,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::digest::{Context, SHA256};
 use ring::hkdf::{HKDF_SHA256, Prk};
 use smallvec::SmallVec;
 use thiserror::Error;
@@ -45,6 +46,21 @@ impl GossipKey {
     /// A key of these bytes; they must have the strength of 256 random bits.
     pub const fn new(bytes: [u8; 32]) -> Self {
         Self(bytes)
+    }
+
+    /// The bytes, to be told to a member or kept.
+    pub const fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+
+    /// Eight hex digits by which people tell keys apart. They say nothing of the key.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Context::new(&SHA256);
+        hash.update(b"chickadee gossip key fingerprint");
+        hash.update(&self.0);
+        let first =
+            hash.finish().as_ref().first_chunk().map_or(0, |word| u32::from_be_bytes(*word));
+        format!("{first:08x}")
     }
 
     fn sender_key(&self, salt: [u8; SALT], cluster: &ClusterName) -> LessSafeKey {
@@ -99,6 +115,45 @@ impl KeyRing {
         Self { cluster, keys: BTreeMap::from([(id, key)]), primary: id }
     }
 
+    /// A ring of these keys; `None` if there are none or too many, an id is there twice, or the one
+    /// that is to seal is not among them.
+    pub fn of(
+        cluster: ClusterName,
+        keys: impl IntoIterator<Item = (u8, GossipKey)>,
+        primary: u8,
+    ) -> Option<Self> {
+        let mut ring = Self { cluster, keys: BTreeMap::new(), primary };
+        for (id, key) in keys {
+            if ring.keys.len() >= GOSSIP_KEYS_MAX || ring.keys.insert(id, key).is_some() {
+                return None;
+            }
+        }
+        ring.keys.contains_key(&primary).then_some(ring)
+    }
+
+    /// Adds a key that opens under the next free id, which it returns. A key that is there already
+    /// keeps its id.
+    pub fn add_next(&mut self, key: GossipKey) -> Result<u8, KeyRingError> {
+        if let Some((id, _)) = self.keys.iter().find(|(_, known)| known.0 == key.0) {
+            return Ok(*id);
+        }
+        let last = self.keys.last_key_value().map_or(0, |(id, _)| *id);
+        let after = (1..=u8::MAX).map(|step| last.wrapping_add(step));
+        let free = after.into_iter().find(|id| !self.keys.contains_key(id));
+        let id = free.ok_or(KeyRingError::Full)?;
+        self.add(id, key).map(|()| id)
+    }
+
+    /// The keys by id, ascending.
+    pub fn keys(&self) -> impl Iterator<Item = (u8, &GossipKey)> {
+        self.keys.iter().map(|(id, key)| (*id, key))
+    }
+
+    /// The id of the key that seals.
+    pub const fn primary(&self) -> u8 {
+        self.primary
+    }
+
     /// Adds a key that opens.
     pub fn add(&mut self, id: u8, key: GossipKey) -> Result<(), KeyRingError> {
         if let Some(known) = self.keys.get(&id) {
@@ -126,11 +181,6 @@ impl KeyRing {
             return Err(KeyRingError::InUse(id));
         }
         self.keys.remove(&id).map(|_| ()).ok_or(KeyRingError::Unknown(id))
-    }
-
-    /// The ids of the keys, ascending, each with whether it seals.
-    pub fn ids(&self) -> impl Iterator<Item = (u8, bool)> + '_ {
-        self.keys.keys().map(|id| (*id, *id == self.primary))
     }
 }
 

@@ -10,8 +10,7 @@ use crate::config::settings::keys;
 use crate::config::{Config, MemoryPolicy, seed_address};
 use crate::hlc::{self, Hlc};
 use crate::limits::STORE_SHARDS_MAX;
-use crate::members::{MemberCodec, MemberTable, MembersOptions};
-use crate::membership::{GossipKey, KeyRing};
+use crate::members::{MemberCodec, MemberTable, MembersOptions, VersionedKeys};
 use crate::metrics::Metrics;
 use crate::peers::{Caller, Directory};
 use crate::persist::NodeFile;
@@ -25,6 +24,7 @@ use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::{Request, Response};
 
 use super::keeper::FileKeeper;
+use super::key_file::KeyFile;
 use super::{Addresses, Error, Seams};
 
 /// What the parts of a node are made from.
@@ -35,6 +35,8 @@ pub(super) struct Ground {
     pub(super) file: NodeFile,
     /// The clients' password; `None` lets everyone in.
     pub(super) password: Option<Password>,
+    /// The key ring of gossip as it was kept.
+    keys: VersionedKeys,
     secret: Secret,
 }
 
@@ -49,7 +51,8 @@ impl Ground {
         let rng = &seams.rng;
         let new_id = || NodeId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
         let file = NodeFile::begin(&*seams.storage, seams.clock.wall(), new_id)?;
-        Ok(Self { config, seams, file, password, secret })
+        let keys = key_file(&config, &seams, &secret).read(&secret)?;
+        Ok(Self { config, seams, file, password, keys, secret })
     }
 
     /// The keeper of the node file.
@@ -93,13 +96,13 @@ impl Ground {
         let cluster = &config.cluster;
         let kept = file.facts.clone().filter(|facts| facts.name == cluster.name);
         let keeper = Arc::clone(keeper);
-        let gossip_key = GossipKey::new(*self.secret.gossip_key(&cluster.name));
+        let key_file = key_file(config, &self.seams, &self.secret);
         MembersOptions {
             identity: self.identity(addresses),
             meta: self.meta(addresses),
             profile: config.gossip.profile,
             probe_interval: config.gossip.probe_interval,
-            key_ring: KeyRing::new(cluster.name.clone(), 0, gossip_key),
+            keys: self.keys.clone(),
             facts: kept.unwrap_or_else(|| self.wished_facts()),
             seeds: cluster.join.iter().map(|seed| seed_address(seed)).collect(),
             last_known: file.members.iter().map(|seed| seed.peer).collect(),
@@ -107,6 +110,7 @@ impl Ground {
             codec: MemberCodec { encode: encode_member, decode: decode_member },
             // A renewed generation must be on disk before its first packet.
             on_identity: Box::new(move |identity| keeper.note_generation(identity.generation)),
+            on_keys: Box::new(move |record| key_file.write(record)),
         }
     }
 
@@ -200,6 +204,10 @@ impl Ground {
         }
         store
     }
+}
+
+fn key_file(config: &Config, seams: &Seams, secret: &Secret) -> KeyFile {
+    KeyFile::new(secret, &config.cluster.name, Arc::clone(&seams.storage), seams.rng.clone())
 }
 
 pub(super) fn password(config: &Config) -> Result<Option<Password>, Error> {

@@ -7,11 +7,13 @@
 //!
 //! In a simulation, and wherever a caller asks for it, both are the caller's one runtime.
 
+mod actions;
 mod backend;
 mod client;
 mod error;
 mod ground;
 mod keeper;
+mod key_file;
 mod ports;
 mod pulse;
 mod shards;

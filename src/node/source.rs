@@ -2,31 +2,30 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use crate::admin::Source;
 use crate::admin::status::{
-    Copy, Explained, Left, Located, Member, MemberCounts, NodeStatus, Peer, Replica, Ring,
+    Copy, Explained, Facts, Located, Member, MemberCounts, NodeStatus, Peer, Replica, Ring,
     RingNode, RingStatus, Role, SlotFilter, SlotRow, Stamp, Status, StoreStatus,
 };
 use crate::hlc;
 use crate::members::MemberInfo;
 use crate::tasks::BoxFuture;
 use crate::transport::PeerStats;
-use crate::types::{Db, MemberState, NodeId, Slot};
+use crate::types::{ClusterFacts, Db, MemberState, NodeId, Slot};
 
 use super::Inner;
 
 /// Admin's view of a running node.
 pub(super) struct NodeSource(pub(super) Arc<Inner>);
 
-fn count(number: usize) -> u32 {
+pub(super) fn count(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-fn name_of(member: &MemberInfo) -> String {
+pub(super) fn name_of(member: &MemberInfo) -> String {
     match &member.meta {
         Some(meta) => meta.name.to_string(),
         None => member.identity.node.to_string().chars().take(8).collect(),
@@ -38,7 +37,7 @@ impl NodeSource {
         self.0.transport.peer_stats().into_iter().map(|stats| (stats.node, stats)).collect()
     }
 
-    fn name(&self, node: NodeId) -> String {
+    pub(super) fn name(&self, node: NodeId) -> String {
         let view = self.0.shared.view();
         view.table.get(node).map_or_else(|| node.to_string(), name_of)
     }
@@ -276,21 +275,20 @@ impl Source for NodeSource {
         self.0.render_metrics()
     }
 
-    fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>> {
-        Box::pin(async move {
-            let remaining = Arc::clone(&self.0).leave(timeout).await;
-            Ok(Left { slots_remaining: count(remaining) })
-        })
+    fn facts(&self) -> Facts {
+        shown_facts(&self.0.shared.view().table.facts)
     }
+}
 
-    fn form(&self) -> BoxFuture<'_, Result<(), String>> {
-        Box::pin(async move {
-            if self.0.members.form().await {
-                Ok(())
-            } else {
-                Err("this node is in a cluster already".to_owned())
-            }
-        })
+/// The cluster's facts as admin shows them.
+pub(super) fn shown_facts(facts: &ClusterFacts) -> Facts {
+    Facts {
+        name: facts.name.to_string(),
+        replicas: facts.replicas,
+        virtual_nodes: facts.virtual_nodes,
+        ring_grace_seconds: facts.ring_grace.as_secs_f64(),
+        tombstone_grace_seconds: facts.tombstone_grace.as_secs_f64(),
+        revision: facts.revision,
     }
 }
 

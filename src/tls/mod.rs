@@ -4,16 +4,19 @@
 //! secret file ─► Secret ─HKDF─┬─► CA key (bound to the cluster's name) ─► leaf of this start ─► configs
 //!                             ├─► gossip key       (sealed datagrams)
 //!                             ├─► digest seed      (equal on all nodes)
+//!                             ├─► file keys        (what a node keeps sealed)
 //!                             └─► reset and id keys of a node's QUIC port (stable over restarts)
 //! ```
 //!
 //! Whoever has the secret is a member; there is no revocation of a single node. Nothing derived is
-//! ever written to disk, and what is secret is wiped when dropped.
+//! ever written to disk but sealed, and what is secret is wiped when dropped.
 
 pub mod configs;
 pub mod identity;
+pub mod sealed;
 pub mod secret;
 
 pub use configs::{ALPN, ConfigError, describe_alert, quic_client, quic_server};
 pub use identity::{ClusterTrust, IdentityError, NodeCertificate, node_of, seed_server_name};
+pub use sealed::FileSeal;
 pub use secret::{DerivedKey, Secret, SecretError};

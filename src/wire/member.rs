@@ -6,6 +6,7 @@
 //! | `PushPull` | member | member | `Same` or `State` |
 //! | `Push` | member, when the other's state lacked something | the same member | `Done` |
 //! | `Ping` | member whose UDP probe was not answered | the probed member | `Pong` |
+//! | `Keys` | member | member | `Keys`: the later of both rings |
 //! | `Renew` | member that disagrees with others on whether the receiver is dead | the receiver | `Done` |
 //!
 //! postcard is positional: a message that changes is a new variant at the end; the tests pin the
@@ -16,6 +17,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::keys::KeyRingRecord;
 use crate::types::{
     ClusterFacts, ClusterName, Generation, Identity, MemberRecord, NodeId, NodeMeta, NodeName, Zone,
 };
@@ -133,6 +135,8 @@ pub enum MemberRequest {
         /// The disputed generation.
         above: Generation,
     },
+    /// My key ring. Take it over if it is later than yours.
+    Keys(Box<KeyRingRecord>),
 }
 
 /// The answer to a [`MemberRequest`].
@@ -164,6 +168,8 @@ pub enum MemberAnswer {
     Done,
     /// The member service is stopping or overloaded; nothing happened.
     Busy,
+    /// My key ring, after I saw yours.
+    Keys(Box<KeyRingRecord>),
 }
 
 #[cfg(test)]
@@ -172,6 +178,7 @@ mod tests {
 
     use super::*;
     use crate::types::{MemberState, Phase, Weight};
+    use crate::wire::keys::KeyBytes;
 
     fn hex(bytes: &[u8]) -> String {
         bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
@@ -224,6 +231,10 @@ mod tests {
         ClusterState { records: vec![record], facts }
     }
 
+    fn ring() -> KeyRingRecord {
+        KeyRingRecord { revision: 300, origin: 9, primary: 1, keys: vec![(1, KeyBytes([7; 32]))] }
+    }
+
     #[test]
     fn the_bytes_of_requests_are_pinned() {
         let join = Join {
@@ -241,6 +252,7 @@ mod tests {
             (MemberRequest::Push(Box::new(state())), PUSH),
             (MemberRequest::Ping { suspected: Some((Generation(1), 2)) }, "03010102"),
             (MemberRequest::Renew { above: Generation(128) }, "048001"),
+            (MemberRequest::Keys(Box::new(ring())), KEYS),
         ];
         for (request, golden) in requests {
             let bytes = postcard::to_stdvec(&request).unwrap();
@@ -261,6 +273,7 @@ mod tests {
             (MemberAnswer::Pong { generation: Generation(1), incarnation: 2 }, "050102".to_owned()),
             (MemberAnswer::Done, "06".to_owned()),
             (MemberAnswer::Busy, "07".to_owned()),
+            (MemberAnswer::Keys(Box::new(ring())), format!("08{}", &KEYS[2..])),
         ];
         for (answer, golden) in answers {
             let bytes = postcard::to_stdvec(&answer).unwrap();
@@ -273,4 +286,6 @@ mod tests {
         000a000005e939000a000005eb31000a000005fb7f01000a000005b8490100";
     const PUSH: &str = "020105000a000005e839e807020201070301000105e80701026e3501017a05302e312e30\
         000a000005e939000a000005eb31000a000005fb7f01000a000005b84901630280021e00901c000109";
+    const KEYS: &str = "05ac020901010107070707070707070707070707070707\
+        07070707070707070707070707070707";
 }

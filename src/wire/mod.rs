@@ -8,6 +8,7 @@
 
 pub mod frame;
 pub mod hello;
+pub mod keys;
 pub mod member;
 pub mod message;
 pub mod raw;

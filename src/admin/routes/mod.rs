@@ -3,11 +3,16 @@
 //! - `GET /` the status page · `/metrics` Prometheus text · `/healthz` 200 while the process works ·
 //!   `/readyz` 200, or 503 with a reason a line
 //! - `GET /v1/status` · `/v1/members` · `/v1/ring` · `/v1/ring/locate?key=` ·
-//!   `/v1/explain?key=[&db=]` · `/v1/peers` · `/v1/slots[?from=&to=&role=]` · `/v1/stats` · `/v1/sd`
-//! - `POST /v1/leave[?timeout=]` · `/v1/form`: on the socket only
+//!   `/v1/explain?key=[&db=]` · `/v1/peers` · `/v1/slots[?from=&to=&role=]` · `/v1/stats` · `/v1/sd` ·
+//!   `/v1/cluster`
+//! - `POST /v1/leave[?timeout=]` · `/v1/form` · `/v1/forget?member=` ·
+//!   `/v1/cluster?name=&value=` · `/v1/keys/add` (body: a secret file) · `/v1/keys/use?id=` ·
+//!   `/v1/keys/remove?id=`, and `GET /v1/keys`: on the socket only
 //!
 //! A fault is answered with a status code and `{"error": …}`. Keys in a query are percent-encoded
 //! bytes; in an answer they are text, what is not UTF-8 replaced.
+
+mod actions;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +44,8 @@ const PAGE: &str = include_str!("../status.html");
 const PAGE_POLICY: &str = "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; \
                            script-src 'unsafe-inline'; frame-ancestors 'none'";
 
-/// The router; with `actions` also what changes something.
-pub(super) fn router(source: Arc<dyn Source>, actions: bool) -> Router {
+/// The router; where it `acts`, also what changes something.
+pub(super) fn router(source: Arc<dyn Source>, acts: bool) -> Router {
     let shared = Arc::new(Shared { source, process: ProcessMetrics::new() });
     let router = Router::new()
         .route("/", get(page))
@@ -55,13 +60,13 @@ pub(super) fn router(source: Arc<dyn Source>, actions: bool) -> Router {
         .route("/v1/peers", get(async |State(node): Node| Json(node.source.peers())))
         .route("/v1/slots", get(slots))
         .route("/v1/stats", get(stats))
-        .route("/v1/sd", get(sd));
-    let router = if actions {
-        router.route("/v1/leave", post(leave)).route("/v1/form", post(form))
-    } else {
+        .route("/v1/sd", get(sd))
+        .route("/v1/cluster", get(async |State(node): Node| Json(node.source.facts())));
+    let router = actions::ACTIONS.iter().fold(router, |router, (path, action)| {
         let refused = || post(async || refusal(StatusCode::FORBIDDEN, ACTIONS_REFUSED));
-        router.route("/v1/leave", refused()).route("/v1/form", refused())
-    };
+        router.route(path, if acts { action() } else { refused() })
+    });
+    let router = if acts { router.merge(actions::private()) } else { router };
     router
         .fallback(async || refusal(StatusCode::NOT_FOUND, "no such path"))
         .layer(DefaultBodyLimit::max(limits::ADMIN_BODY_MAX))
@@ -128,24 +133,6 @@ async fn slots(State(node): Node, RawQuery(query): RawQuery) -> Response {
     }
 }
 
-async fn leave(State(node): Node, RawQuery(query): RawQuery) -> Response {
-    let timeout = match Query::of(query).timeout() {
-        Ok(timeout) => timeout,
-        Err(why) => return refusal(StatusCode::BAD_REQUEST, why),
-    };
-    match node.source.leave(timeout).await {
-        Ok(left) => Json(left).into_response(),
-        Err(why) => refusal(StatusCode::CONFLICT, why),
-    }
-}
-
-async fn form(State(node): Node) -> Response {
-    match node.source.form().await {
-        Ok(()) => Json(serde_json::json!({})).into_response(),
-        Err(why) => refusal(StatusCode::CONFLICT, why),
-    }
-}
-
 /// The parameters of a request, decoded to bytes.
 struct Query(Vec<(Vec<u8>, Vec<u8>)>);
 
@@ -166,6 +153,12 @@ impl Query {
         found.map(|(_, value)| value.as_slice())
     }
 
+    /// A parameter that must be there, as text.
+    fn text(&self, name: &str) -> Result<String, String> {
+        let bytes = self.bytes(name).ok_or_else(|| format!("the parameter {name} is missing"))?;
+        String::from_utf8(bytes.to_vec()).map_err(|_| format!("{name} is not text"))
+    }
+
     fn key(&self) -> Result<Vec<u8>, String> {
         self.bytes("key")
             .map(<[u8]>::to_vec)
@@ -176,6 +169,11 @@ impl Query {
         let Some(text) = self.bytes(name) else { return Ok(default) };
         let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
         number.ok_or_else(|| format!("{name} is not a number"))
+    }
+
+    fn key_id(&self) -> Result<u8, String> {
+        let id = self.text("id")?;
+        id.parse().map_err(|_| format!("the id of a key is 0 to 255, not {id:?}"))
     }
 
     fn db(&self) -> Result<Db, String> {

@@ -9,9 +9,10 @@ use hyper::service::Service;
 use hyper_util::service::TowerToHyperService;
 
 use super::*;
+use crate::admin::Actions;
 use crate::admin::status::{
-    Addresses, Explained, Left, Located, Member, MemberCounts, NodeStatus, Peer, Ring, RingStatus,
-    SlotRow, Stamp, Status, StoreStatus,
+    Addresses, Explained, Facts, KeyChanged, KeyRow, Left, Located, Member, MemberCounts,
+    NodeStatus, Peer, Ring, RingStatus, SlotRow, Stamp, Status, StoreStatus,
 };
 use crate::metrics::Metrics;
 use crate::tasks::BoxFuture;
@@ -132,6 +133,23 @@ impl Source for FakeNode {
         Metrics::new().1.render()
     }
 
+    fn facts(&self) -> Facts {
+        made_up_facts()
+    }
+}
+
+fn made_up_facts() -> Facts {
+    Facts {
+        name: "c".into(),
+        replicas: 2,
+        virtual_nodes: 256,
+        ring_grace_seconds: 30.0,
+        tombstone_grace_seconds: 3600.0,
+        revision: 1,
+    }
+}
+
+impl Actions for FakeNode {
     fn leave(&self, timeout: Option<Duration>) -> BoxFuture<'_, Result<Left, String>> {
         let slots_remaining = timeout.map_or(0, |t| u32::try_from(t.as_secs()).unwrap());
         Box::pin(async move { Ok(Left { slots_remaining }) })
@@ -139,6 +157,34 @@ impl Source for FakeNode {
 
     fn form(&self) -> BoxFuture<'_, Result<(), String>> {
         Box::pin(async { Err("already a member".to_owned()) })
+    }
+
+    fn forget(&self, member: String) -> BoxFuture<'_, Result<(), String>> {
+        let known = member == "n 2";
+        Box::pin(async move { if known { Ok(()) } else { Err("no such member".to_owned()) } })
+    }
+
+    fn keys(&self) -> BoxFuture<'_, Result<Vec<KeyRow>, String>> {
+        let key = |id, primary| KeyRow { id, primary, fingerprint: "00ff".into() };
+        Box::pin(async move { Ok(vec![key(0, false), key(1, true)]) })
+    }
+
+    fn add_key(&self, contents: Bytes) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        let id = u8::try_from(contents.len()).unwrap();
+        Box::pin(async move { Ok(KeyChanged { id, late: vec!["n3".into()] }) })
+    }
+
+    fn use_key(&self, id: u8) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        Box::pin(async move { Ok(KeyChanged { id, late: Vec::new() }) })
+    }
+
+    fn remove_key(&self, id: u8) -> BoxFuture<'_, Result<KeyChanged, String>> {
+        Box::pin(async move { Err(format!("key {id} seals")) })
+    }
+
+    fn set_fact(&self, name: String, value: String) -> BoxFuture<'_, Result<Facts, String>> {
+        let replicas = value.parse().map_err(|_| format!("{name}: not a number"));
+        Box::pin(async move { Ok(Facts { replicas: replicas?, ..made_up_facts() }) })
     }
 }
 
@@ -219,6 +265,23 @@ async fn actions_are_for_the_socket() {
     assert_eq!(act(true, "/v1/leave?timeout=x").await.0, 400);
     assert_eq!(act(true, "/v1/form").await, (409, "{\"error\":\"already a member\"}".to_owned()));
     assert_eq!(ask(FakeNode::default(), true, Method::GET, "/v1/leave").await.0, 405);
+    for (path, _) in actions::ACTIONS {
+        assert_eq!(act(false, path).await.0, 403, "{path}");
+    }
+    assert_eq!(act(true, "/v1/forget").await.0, 400);
+    assert_eq!(act(true, "/v1/forget?member=n%202").await.0, 200);
+    assert_eq!(act(true, "/v1/forget?member=n3").await.0, 409);
+    assert_eq!(act(true, "/v1/cluster?name=replicas").await.0, 400);
+    assert_eq!(act(true, "/v1/cluster?name=replicas&value=x").await.0, 409);
+    let (_, body) = act(true, "/v1/cluster?name=replicas&value=3").await;
+    assert!(body.contains("\"replicas\":3"), "{body}");
+    assert_eq!(read("/v1/keys").await.0, 404);
+    let (_, body) = ask(FakeNode::default(), true, Method::GET, "/v1/keys").await;
+    assert!(body.contains("\"id\":1,\"primary\":true"), "{body}");
+    assert_eq!(act(true, "/v1/keys/use?id=3").await.1, "{\"id\":3,\"late\":[]}");
+    assert_eq!(act(true, "/v1/keys/use?id=256").await.0, 400);
+    assert_eq!(act(true, "/v1/keys/remove?id=3").await.0, 409);
+    assert!(read("/v1/cluster").await.1.contains("\"ring_grace_seconds\":30.0"));
 }
 
 #[tokio::test]
