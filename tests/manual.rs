@@ -20,7 +20,7 @@ fn root() -> PathBuf {
 
 fn metrics_page() -> String {
     let mut page = String::from(
-        "# Metrics\n\nMade from the catalog in `src/metrics.rs`; a test compares. Base units; counters end in \
+        "# Metrics\n\nMade from the catalog in `src/metrics`; a test compares. Base units; counters end in \
          `_total`; labels have closed sets of values, but for names of members and builds. With them go the \
          `process_*` metrics that every exporter has.\n\n\
          | metric | type | labels | |\n|---|---|---|---|\n",

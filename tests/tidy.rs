@@ -161,9 +161,9 @@ const ONLY: &[Only] = &[
         files: &["rng.rs"],
     },
     Only {
-        what: "metrics are declared only in metrics.rs",
+        what: "metrics are declared only in metrics/",
         names: &["counter!", "gauge!", "histogram!", "describe_counter!", "describe_gauge!"],
-        files: &["metrics.rs"],
+        files: &["metrics/"],
     },
     Only {
         what: "a queue has a bound",
@@ -322,8 +322,8 @@ fn name_faults(file: &Source, settings: &BTreeSet<&str>) -> Vec<String> {
     let mut faults = Vec::new();
     for (line, text) in &file.strings {
         let metric = text.starts_with("chickadee_") && file.module() != FIELDS_LIKE_METRICS;
-        if metric && file.below_src() != "metrics.rs" {
-            faults.push(format!("{}:{line}: only metrics.rs names metrics", file.path));
+        if metric && file.module() != "metrics" {
+            faults.push(format!("{}:{line}: only metrics/ names metrics", file.path));
         }
         let setting = settings.contains(text.as_str()) || text.starts_with("CHICKADEE_");
         if setting && file.module() != "config" {

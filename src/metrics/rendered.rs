@@ -1,0 +1,33 @@
+//! Series whose labels name members or builds: rendered as text at each scrape, never registered,
+//! because a recorder cannot forget a departed member. The values of their labels are left empty.
+
+use crate::metrics::{Kind, Row};
+
+macro_rules! rows {
+    ($($name:ident = $metric:literal [$($label:literal),+] $help:literal;)+) => {
+        $(#[doc = $help] pub const $name: Row = Row {
+            name: $metric,
+            kind: Kind::Gauge,
+            labels: &[$(($label, "")),+],
+            help: $help,
+        };)+
+
+        /// Every row of this section.
+        pub const ROWS: &[Row] = &[$($name),+];
+    };
+}
+
+rows! {
+    BUILD_INFO = "chickadee_build_info" ["version", "revision"] "The running program.";
+    PLACEMENT_INFO = "chickadee_placement_info" ["placement_id"]
+        "The placement of this node's view; equal on nodes that agree.";
+    FENCED = "chickadee_fenced" ["reason"]
+        "1 while the node holds no acting bit until its peers say what is whose.";
+    PEER_STATE = "chickadee_peer_state" ["peer", "state"] "1 for the state a peer is in.";
+    PEER_UP = "chickadee_peer_up" ["peer"] "1 while a QUIC connection to the peer is open.";
+    PEER_RTT = "chickadee_peer_rtt_seconds" ["peer"] "Smoothed round trip to a peer.";
+    QUEUE_BYTES = "chickadee_replication_queue_bytes" ["peer"]
+        "Bytes of records that wait to be sent to a peer.";
+    CLOCK_OFFSET = "chickadee_peer_clock_offset_seconds" ["peer"]
+        "How far a peer's wall clock is ahead of this node's.";
+}
