@@ -261,7 +261,13 @@ impl Source for MadeUp {
     fn status(&self) -> Status {
         let none = SocketAddr::from(([127, 0, 0, 1], 1));
         Status {
-            node: NodeStatus { id: "0f".into(), name: "n1".into(), version: "0.1.0".into() },
+            node: NodeStatus {
+                id: "0f".into(),
+                name: "n1".into(),
+                version: "0.1.0".into(),
+                zone: None,
+                protocol: 1,
+            },
             cluster: "c".into(),
             ready: self.ready.load(Ordering::Relaxed),
             phase: if self.leaving.load(Ordering::Relaxed) {

@@ -1,11 +1,15 @@
 //! Metrics as Prometheus text: the recorder's, the process's, and series named after members.
 
 use std::fmt::{self, Write};
+use std::time::Duration;
 
 use crate::admin::Source;
 use crate::admin::status::{Peer, Status};
 use crate::metrics::{ProcessMetrics, Row, rendered};
 use crate::types::MemberState;
+
+/// Stands for no zone. An empty label is none to Prometheus, which would leave that of the scrape.
+const NO_ZONE: &str = "none";
 
 /// Everything that `GET /metrics` answers.
 pub fn exposition(source: &dyn Source, process: &ProcessMetrics) -> String {
@@ -31,6 +35,7 @@ impl fmt::Display for Rendered<'_> {
         let version = self.status.node.version.as_str();
         let revision = option_env!("GIT_REVISION").unwrap_or("unknown");
         family(f, &rendered::BUILD_INFO, [(&[version, revision], 1.0)])?;
+        self.node(f)?;
         let placement = self.status.ring.placement_id.as_str();
         family(f, &rendered::PLACEMENT_INFO, [(&[placement], 1.0)])?;
         let fence = match &self.status.fenced {
@@ -38,6 +43,7 @@ impl fmt::Display for Rendered<'_> {
             None => (&["none"], 0.0),
         };
         family(f, &rendered::FENCED, [fence])?;
+        self.peer_info(f)?;
         self.states(f)?;
         let of = |value: fn(&Peer) -> Option<f64>| {
             let series = move |peer| Some((label(peer), value(peer)?));
@@ -50,12 +56,40 @@ impl fmt::Display for Rendered<'_> {
         #[expect(clippy::cast_precision_loss, reason = "a queue is far below 2^53 bytes")]
         let queue = of(|peer| Some(peer.queue_bytes as f64));
         family(f, &rendered::QUEUE_BYTES, queue.iter().map(|(name, v)| (name, *v)))?;
+        let dirty = of(|peer| Some(f64::from(peer.dirty_slots)));
+        family(f, &rendered::DIRTY_SLOTS, dirty.iter().map(|(name, v)| (name, *v)))?;
+        let seen = of(|peer| Some(Duration::from_millis(peer.last_seen?.0.0).as_secs_f64()));
+        family(f, &rendered::LAST_SEEN, seen.iter().map(|(name, v)| (name, *v)))?;
         let offset = of(|peer| peer.clock_offset_seconds);
         family(f, &rendered::CLOCK_OFFSET, offset.iter().map(|(name, v)| (name, *v)))
     }
 }
 
 impl Rendered<'_> {
+    fn node(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let node = &self.status.node;
+        let zone = node.zone.as_deref().unwrap_or(NO_ZONE);
+        let protocol = node.protocol.to_string();
+        let info = [node.name.as_str(), zone, protocol.as_str()];
+        family(f, &rendered::NODE_INFO, [(&info, 1.0)])
+    }
+
+    fn peer_info(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let infos: Vec<[String; 4]> = self
+            .peers
+            .iter()
+            .map(|peer| {
+                let address = peer.address.map(|address| address.to_string());
+                let zone = peer.zone.clone().unwrap_or_else(|| NO_ZONE.to_owned());
+                [peer.name.clone(), text(&address), zone, text(&peer.version)]
+            })
+            .collect();
+        let infos: Vec<[&str; 4]> =
+            infos.iter().map(|info| info.each_ref().map(String::as_str)).collect();
+        family(f, &rendered::PEER_INFO, infos.iter().map(|info| (info, 1.0)))
+    }
+
     fn states(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let series: Vec<([&str; 2], f64)> = self
             .peers

@@ -110,6 +110,10 @@ pub struct NodeStatus {
     pub name: String,
     /// The version of the program.
     pub version: String,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// The newest version of the protocol between nodes that it speaks.
+    pub protocol: u16,
 }
 
 /// Members by state.
@@ -354,12 +358,20 @@ pub struct Peer {
     pub state: MemberState,
     /// Its peer address.
     pub address: Option<SocketAddr>,
+    /// Its zone.
+    pub zone: Option<String>,
+    /// The version of its program, once known.
+    pub version: Option<String>,
     /// Whether a QUIC connection to it is open.
     pub connected: bool,
     /// Smoothed round trip.
     pub rtt_seconds: Option<f64>,
     /// Bytes of records that wait to be sent to it.
     pub queue_bytes: u64,
+    /// Slots of which it missed something that is not mended yet.
+    pub dirty_slots: u32,
+    /// When it last said what it holds; it is asked every second or two.
+    pub last_seen: Option<Stamp>,
     /// How far its wall clock is ahead of this node's, where that is known.
     pub clock_offset_seconds: Option<f64>,
     /// Why the last call to it failed.

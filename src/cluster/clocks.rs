@@ -26,12 +26,15 @@ const QUICK_MILLIS: u64 = 1_000;
 pub(super) struct Clocks {
     /// Milliseconds by which each peer's clock is ahead of this node's.
     offsets: Mutex<BTreeMap<NodeId, i64>>,
+    /// When each peer last said so, on this node's clock.
+    told: Mutex<BTreeMap<NodeId, WallMillis>>,
     wrong: AtomicBool,
 }
 
 impl Clocks {
     /// A peer said what time it is, between two looks at the own clock.
     pub(super) fn note(&self, node: NodeId, asked: WallMillis, told: WallMillis, now: WallMillis) {
+        lock(&self.told).insert(node, now);
         let took = now.0.saturating_sub(asked.0);
         if took <= QUICK_MILLIS {
             let half_way = asked.0.saturating_add(took / 2);
@@ -54,6 +57,7 @@ impl Clocks {
         let others: BTreeSet<NodeId> = others.collect();
         let mut offsets = lock(&self.offsets);
         offsets.retain(|node, _| others.contains(node));
+        lock(&self.told).retain(|node, _| others.contains(node));
         let limit = if self.is_wrong() { RIGHT_MILLIS } else { WRONG_MILLIS };
         let far = offsets.values().filter(|offset| offset.unsigned_abs() >= limit).count();
         far * 2 > others.len() + 1
@@ -65,6 +69,11 @@ impl Shared {
     pub fn clock_offset(&self, node: NodeId) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "milliseconds of a wrong clock")]
         self.clocks.offset(node).map(|millis| millis as f64 / 1_000.0)
+    }
+
+    /// When a peer last said what it holds; `None` if it did not yet, or is gone.
+    pub fn last_told(&self, node: NodeId) -> Option<WallMillis> {
+        lock(&self.clocks.told).get(&node).copied()
     }
 
     /// Whether this node acts for nothing because its clock is wrong.
@@ -104,6 +113,7 @@ mod tests {
         assert!(!clocks.judge(others()), "one of two: it may be that one's");
         clocks.note(NodeId(2), at, WallMillis(at.0 - 6_000), WallMillis(at.0 + 2_000));
         assert_eq!(clocks.offset(NodeId(2)), None, "it took too long");
+        assert_eq!(lock(&clocks.told)[&NodeId(2)], WallMillis(at.0 + 2_000), "and yet it answered");
         clocks.note(NodeId(2), at, WallMillis(at.0 - 6_000), WallMillis(at.0 + 200));
         assert_eq!(clocks.offset(NodeId(2)), Some(-6_100));
         assert!(clocks.judge(others()));

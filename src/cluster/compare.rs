@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::hlc;
 use crate::limits::{LIST_MAX, PULLS_AT_ONCE, WALK_STEP};
+use crate::metrics::level;
 use crate::peers::CallError;
 use crate::store::Merged;
 use crate::tasks::Stop;
@@ -51,6 +52,15 @@ struct Difference {
     absent: Vec<(u64, Version)>,
 }
 
+/// What one look at the peers found.
+#[derive(Clone, Copy, Debug, Default)]
+struct Round {
+    /// Slots that were not equal at a holder.
+    divergent: usize,
+    /// Whether a peer did not answer to the end.
+    cut_off: bool,
+}
+
 /// Compares until the group stops.
 pub(super) async fn run(cache: Cache, mut stop: Stop) {
     let mut last_full = cache.shared.clock.now();
@@ -64,55 +74,73 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         if full {
             last_full = cache.shared.clock.now();
         }
-        let view = cache.view();
-        for member in view.others() {
-            let node = member.identity.node;
-            let Some(link) = cache.shared.link(node) else { continue };
-            if view.standing(node) != Standing::Alive || (!full && link.missed().is_empty()) {
-                continue;
-            }
-            let slots = if full { SlotSet::full() } else { link.missed().dirty() };
-            if let Err(error) = cache.compare_with(node, &slots).await {
-                tracing::debug!(%node, %error, "compare was cut off");
-            }
+        let round = cache.compare_round(full).await;
+        if full {
+            cache.shared.note_round(round);
         }
     }
 }
 
 impl Cache {
-    /// Compares those of `slots` that this node acts for and `node` is complete for.
+    /// Compares with every peer that is alive: all slots, or those of which it missed something.
+    async fn compare_round(&self, full: bool) -> Round {
+        let view = self.view();
+        let mut round = Round::default();
+        for member in view.others() {
+            let node = member.identity.node;
+            let Some(link) = self.shared.link(node) else { continue };
+            if view.standing(node) != Standing::Alive || (!full && link.missed().is_empty()) {
+                continue;
+            }
+            let slots = if full { SlotSet::full() } else { link.missed().dirty() };
+            match self.compare_with(node, &slots).await {
+                Ok(divergent) => round.divergent += divergent,
+                Err(error) => {
+                    round.cut_off = true;
+                    tracing::debug!(%node, %error, "compare was cut off");
+                }
+            }
+        }
+        round
+    }
+
+    /// Compares those of `slots` that this node acts for and `node` is complete for. Gives how many
+    /// were not equal.
     pub(super) async fn compare_with(
         &self,
         node: NodeId,
         slots: &SlotSet,
-    ) -> Result<(), CallError> {
+    ) -> Result<usize, CallError> {
         let shared = &self.shared;
-        let Some(link) = shared.link(node) else { return Ok(()) };
+        let Some(link) = shared.link(node) else { return Ok(0) };
         let own = shared.own_holdings();
         let due: Vec<Slot> = slots
             .iter()
             .filter(|slot| own.acting.contains(*slot) && shared.holdings.is_complete(node, *slot))
             .collect();
+        let mut divergent = 0;
         for chunk in due.chunks(DIGESTS_AT_ONCE) {
             // Before the slots are read: a write missed from here on makes them dirty again.
             let dirty = link.missed().begin_compare(chunk);
             let mut left = dirty.clone();
             let outcome = self.compare_chunk(node, &link, chunk, &mut left).await;
             link.missed().end_compare(&dirty, &left);
-            outcome?;
+            divergent += outcome?;
         }
-        Ok(())
+        Ok(divergent)
     }
 
-    /// Compares some slots; those that are done are taken out of `dirty`.
+    /// Compares some slots; those that are done are taken out of `dirty`. Gives how many were not
+    /// equal.
     async fn compare_chunk(
         &self,
         node: NodeId,
         link: &Arc<Link>,
         chunk: &[Slot],
         dirty: &mut SlotSet,
-    ) -> Result<(), CallError> {
+    ) -> Result<usize, CallError> {
         let shared = &self.shared;
+        let mut divergent = 0;
         let as_of: BTreeMap<Slot, u64> =
             chunk.iter().map(|slot| (*slot, shared.settled_clock())).collect();
         let request = Request::Digests { slots: chunk.iter().copied().collect() };
@@ -126,13 +154,14 @@ impl Cache {
             shared.deposed(slot, term, None);
             let Some(own) = self.assert_term(link, slot, term) else { continue };
             if own != digest {
+                divergent += 1;
                 let up_to = if dirty.contains(slot) { u64::MAX } else { shared.settled_clock() };
                 self.mend(node, link, slot, up_to).await?;
             }
             dirty.remove(slot);
             marks::raise(shared.store.lock(slot).header_mut(slot), node, *as_of);
         }
-        Ok(())
+        Ok(divergent)
     }
 
     /// Tells a holder that follows a lower term of the present one. Gives the digest of the slot if this
@@ -329,6 +358,18 @@ fn differ(ours: &[Listed], theirs: &[Listed], mark: u64, up_to: u64) -> Differen
 }
 
 impl Shared {
+    /// Shows how a round over all slots ended.
+    fn note_round(&self, round: Round) {
+        let metrics = &self.metrics.cluster;
+        if round.cut_off {
+            metrics.rounds_failed.increment(1);
+            return;
+        }
+        metrics.rounds.increment(1);
+        metrics.divergent.set(level(round.divergent));
+        metrics.full_pass.set(Duration::from_millis(self.clock.wall().0).as_secs_f64());
+    }
+
     /// The highest clock reading whose writes have left the replication queues by now.
     fn settled_clock(&self) -> u64 {
         let wall = self.clock.wall();

@@ -20,6 +20,7 @@ use crate::tasks::lock;
 use crate::types::{Generation, Instant, NodeId, Slot, SlotSet};
 
 use super::breakage::Rule;
+use super::lateness::Lateness;
 use super::terms::{Heard, overruling};
 use super::view::View;
 use super::{Cache, Shared};
@@ -282,8 +283,12 @@ impl Cache {
 
 /// Ticks until the group stops.
 pub(super) async fn run(cache: Cache, mut stop: crate::tasks::Stop) {
+    let mut lateness = Lateness::new(TICK, cache.shared.clock.now());
     loop {
-        cache.shared.tick(cache.shared.clock.now());
+        let now = cache.shared.clock.now();
+        cache.shared.tick(now);
+        let worst = lateness.note(now);
+        cache.shared.metrics.cluster.tick_delay.set(worst.as_secs_f64());
         tokio::select! {
             biased;
             () = stop.stopped() => return,

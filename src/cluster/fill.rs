@@ -24,7 +24,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::limits::{FILL_MESSAGE_BYTES, WALK_STEP};
-use crate::metrics::level;
+use crate::metrics::{UnderWay, level};
 use crate::peers::{BulkMessage, BulkStream, CallError, Caller};
 use crate::store::Shard;
 use crate::tasks::{self, lock};
@@ -190,9 +190,16 @@ impl Cache {
     pub(super) async fn fill_from(&self, donor: NodeId, slots: SlotSet) {
         let session = self.shared.fills.begin(&slots);
         let count = slots.len();
-        if let Err(error) = self.receive(donor, session, slots).await {
-            tracing::warn!(node = %donor, slots = count, %error, "fill was cut off");
+        let metrics = &self.shared.metrics.cluster;
+        let under_way = UnderWay::on(&metrics.sync_receiving);
+        match self.receive(donor, session, slots).await {
+            Ok(()) => metrics.sync_received.increment(1),
+            Err(error) => {
+                metrics.sync_received_failed.increment(1);
+                tracing::warn!(node = %donor, slots = count, %error, "fill was cut off");
+            }
         }
+        drop(under_way);
         self.shared.fills.end(session);
         self.shared.kick();
     }
@@ -223,8 +230,14 @@ impl Cache {
     pub(super) fn serve_fill(&self, from: Caller, stream: BulkStream) {
         let cache = self.clone();
         tasks::spawn("fill donor", async move {
-            if let Err(error) = cache.donate(from.node, stream).await {
-                tracing::warn!(node = %from.node, %error, "fill of a peer was cut off");
+            let metrics = &cache.shared.metrics.cluster;
+            let _under_way = UnderWay::on(&metrics.sync_sending);
+            match cache.donate(from.node, stream).await {
+                Ok(()) => metrics.sync_sent.increment(1),
+                Err(error) => {
+                    metrics.sync_sent_failed.increment(1);
+                    tracing::warn!(node = %from.node, %error, "fill of a peer was cut off");
+                }
             }
         });
     }

@@ -27,6 +27,7 @@ mod fill;
 mod hints;
 mod holdings;
 mod kept;
+mod lateness;
 mod marks;
 mod missed;
 mod outcasts;
@@ -56,8 +57,9 @@ use tokio::sync::Notify;
 
 use crate::clock::SharedClock;
 use crate::config::{Acks, AcksShortfall};
+use crate::limits::REPLICATION_QUEUE_MAX;
 use crate::members::{MemberTable, Members};
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, level};
 use crate::peers::{Caller, Directory, Peers};
 use crate::rng::Randomness;
 use crate::store::Store;
@@ -196,6 +198,8 @@ impl Shared {
         let fence = Fence::new(parts.clock.now());
         let outcasts = Outcasts::new(options.generation);
         let kept = Kept::new(options.former.clone(), parts.clock.now());
+        let queue = parts.store.shards().saturating_mul(REPLICATION_QUEUE_MAX);
+        parts.metrics.cluster.queue_limit.set(level(queue));
         Arc::new(Self {
             holdings: HoldingsBook::new(options.generation),
             sync_rate: AtomicU64::new(options.sync_rate.0),

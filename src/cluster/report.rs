@@ -189,6 +189,11 @@ impl Shared {
         self.link(node).map_or(0, |link| link.queued_bytes())
     }
 
+    /// Slots of which a peer missed something that is not mended yet.
+    pub fn dirty_slots(&self, node: NodeId) -> usize {
+        self.link(node).map_or(0, |link| link.missed().all().len())
+    }
+
     /// The slots of a range that this node holds or should hold.
     pub fn slot_reports(&self, slots: impl Iterator<Item = Slot>) -> Vec<SlotReport> {
         let view = self.view.load();

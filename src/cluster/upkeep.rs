@@ -195,6 +195,7 @@ impl Shared {
         gauges.acting.set(level(counts.acting));
         gauges.owned.set(level(counts.owned));
         gauges.replica.set(level(counts.replica));
+        gauges.incomplete.set(level(counts.incomplete));
         gauges.sharing_zone.set(level(view.placement.sharing_zone()));
         gauges.ring_nodes.set(level(view.placement.members().len()));
         *shown = Some((revision, view));
@@ -216,6 +217,7 @@ impl Shared {
             gauge.set(level(usize::try_from(count).unwrap_or(usize::MAX)));
         };
         set(&store.keys, totals.keys);
+        set(&store.keys_with_ttl, totals.dbs.iter().map(|db| db.expiring).sum());
         set(&store.tombstones, totals.tombstones);
         set(&store.used_bytes, totals.used_bytes);
         set(&store.limit_bytes, totals.limit_bytes);
@@ -225,6 +227,7 @@ impl Shared {
         set(&store.memory_tables, totals.memory.tables);
         set(&store.memory_ghost, totals.memory.ghost);
         set(&store.memory_garbage, totals.memory.garbage);
+        store.evicted_bytes.absolute(totals.eviction.evicted_bytes);
         store.moved_bytes.absolute(totals.eviction.moved_bytes);
         store.forced.absolute(totals.eviction.forced);
         store.cleaned.absolute(totals.eviction.cleaned);

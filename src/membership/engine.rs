@@ -20,7 +20,7 @@ use crate::membership::profile::config_for;
 use crate::membership::refused::Refused;
 use crate::membership::seal::{KeyRing, Sealer};
 use crate::membership::timers::{Due, Timers};
-use crate::metrics::GossipMetrics;
+use crate::metrics::{GossipMetrics, level};
 use crate::types::{Generation, Identity, Instant, MemberState, NodeId};
 
 /// How often a node looks after what foca gives up, and announces itself while it is alone.
@@ -356,6 +356,8 @@ impl Membership {
             self.timers.arm(now + after, Due::Foca(timer));
         }
         self.metrics.health_score.set(self.health.score());
+        let news = self.swim.updates_backlog().saturating_add(self.swim.custom_broadcast_backlog());
+        self.metrics.queue_length.set(level(news));
         let (dirty, heard) = self.back.with(|back| (back.take_dirty(), back.take_heard()));
         if dirty {
             self.scan(now);
@@ -432,6 +434,10 @@ impl Membership {
         let Change { node, before } = change;
         self.events.push_back(Event::Member { node, before });
         let Some(member) = self.table.get(node) else { return };
+        // Of a member that was gone before this node heard of it nothing has changed.
+        if before.map_or_else(|| !member.is_gone(), |before| before != member.state) {
+            self.metrics.transitions(member.state).increment(1);
+        }
         if member.state == MemberState::Suspect {
             let at = now + self.suspicion_span().saturating_mul(SECOND_JUDGE);
             self.timers.arm(at, Due::Judge(member.identity.clone(), member.incarnation));

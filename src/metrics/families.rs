@@ -4,6 +4,7 @@ use metrics::{Counter, Gauge};
 use metrics_exporter_prometheus::PrometheusRecorder;
 
 use crate::metrics::{Handle, Kind, Row};
+use crate::types::MemberState;
 
 macro_rules! kind {
     (Counter) => {
@@ -86,6 +87,28 @@ family! {
         "Joins that ended well." joins: Counter = "chickadee_join_attempts_total" {result = "ok"};
         "Joins that failed or were refused." joins_failed: Counter
             = "chickadee_join_attempts_total" {result = "failed"};
+        "Changes of a member to this state." to_alive: Counter
+            = "chickadee_member_transitions_total" {to = "alive"};
+        "Changes of a member to this state." to_suspect: Counter
+            = "chickadee_member_transitions_total" {to = "suspect"};
+        "Changes of a member to this state." to_dead: Counter
+            = "chickadee_member_transitions_total" {to = "dead"};
+        "Changes of a member to this state." to_left: Counter
+            = "chickadee_member_transitions_total" {to = "left"};
+        "News of members that still ride on packets." queue_length: Gauge
+            = "chickadee_gossip_queue_length";
+    }
+}
+
+impl GossipMetrics {
+    /// The counter of changes to a state.
+    pub const fn transitions(&self, to: MemberState) -> &Counter {
+        match to {
+            MemberState::Alive => &self.to_alive,
+            MemberState::Suspect => &self.to_suspect,
+            MemberState::Dead => &self.to_dead,
+            MemberState::Left => &self.to_left,
+        }
     }
 }
 
@@ -102,6 +125,8 @@ family! {
         "Slots of which this node is replica." replica: Gauge
             = "chickadee_slots" {role = "replica"};
         "Slots for which this node acts." acting: Gauge = "chickadee_slots_acting";
+        "Slots that this node should hold and does not hold completely." incomplete: Gauge
+            = "chickadee_slots_incomplete";
         "Slots with two copies in one zone." sharing_zone: Gauge
             = "chickadee_slots_sharing_zone";
         "Slots this node acts for with fewer complete copies than configured."
@@ -118,6 +143,7 @@ family! {
     /// The store.
     StoreMetrics {
         "Live keys, expired ones that were not swept yet included." keys: Gauge = "chickadee_keys";
+        "Live keys with an expiry." keys_with_ttl: Gauge = "chickadee_keys_with_ttl";
         "Tombstones." tombstones: Gauge = "chickadee_tombstones";
         "Bytes charged to the memory budget." used_bytes: Gauge = "chickadee_memory_used_bytes";
         "Bytes of keys and values with their heads." memory_entries: Gauge
@@ -159,6 +185,8 @@ family! {
             = "chickadee_evictions_total" {reason = "memory"};
         "Replica entries dropped because the acting node evicted them." evicted_notice: Counter
             = "chickadee_evictions_total" {reason = "notice"};
+        "Bytes of the entries that this node evicted to make room." evicted_bytes: Counter
+            = "chickadee_evicted_bytes_total";
         "Entries that expired and were removed." expired: Counter = "chickadee_expired_total";
         "Writes refused because the memory budget was used up." refused: Counter
             = "chickadee_writes_refused_total";
@@ -176,6 +204,8 @@ family! {
             = "chickadee_clients" {kind = "plain"};
         "Connections of cluster clients." clients_cluster: Gauge
             = "chickadee_clients" {kind = "cluster"};
+        "Connections that clients may have open together." clients_limit: Gauge
+            = "chickadee_clients_limit";
         "Client connections accepted." connections: Counter
             = "chickadee_client_connections_total";
         "Connections refused at the limit." rejected_limit: Counter
@@ -212,6 +242,8 @@ family! {
             = "chickadee_replication_ops_total" {result = "missed"};
         "Replicated records refused because another node acts." replicated_deposed: Counter
             = "chickadee_replication_ops_total" {result = "deposed"};
+        "Bytes of records that may wait for one peer, all its queues together." queue_limit: Gauge
+            = "chickadee_replication_queue_limit_bytes";
         "Writes acknowledged with fewer copies than asked for." shortfalls: Counter
             = "chickadee_write_acks_missed_total";
         "Writes whose outcome is not known." outcome_unknown: Counter
@@ -234,6 +266,18 @@ family! {
             = "chickadee_slots_promoted_total";
         "Share of the slots to be filled that are complete." sync_progress: Gauge
             = "chickadee_sync_progress_ratio";
+        "Fills under way that this node sends." sync_sending: Gauge
+            = "chickadee_sync_active" {direction = "sent"};
+        "Fills under way that this node receives." sync_receiving: Gauge
+            = "chickadee_sync_active" {direction = "received"};
+        "Fills sent to their end." sync_sent: Counter
+            = "chickadee_sync_runs_total" {direction = "sent", result = "ok"};
+        "Fills to a peer that were cut off." sync_sent_failed: Counter
+            = "chickadee_sync_runs_total" {direction = "sent", result = "failed"};
+        "Fills received to their end." sync_received: Counter
+            = "chickadee_sync_runs_total" {direction = "received", result = "ok"};
+        "Fills from a peer that were cut off." sync_received_failed: Counter
+            = "chickadee_sync_runs_total" {direction = "received", result = "failed"};
         "Bytes of fills sent." sync_bytes_sent: Counter
             = "chickadee_sync_bytes_total" {direction = "sent"};
         "Bytes of fills received." sync_bytes_received: Counter
@@ -242,6 +286,16 @@ family! {
             = "chickadee_sync_keys_total" {direction = "sent"};
         "Records of fills received." sync_keys_received: Counter
             = "chickadee_sync_keys_total" {direction = "received"};
+        "Times that this node compared all slots it acts for with every peer that is alive." rounds: Counter
+            = "chickadee_antientropy_rounds_total" {result = "ok"};
+        "Such rounds in which a peer did not answer to the end." rounds_failed: Counter
+            = "chickadee_antientropy_rounds_total" {result = "failed"};
+        "When the last such round ended well, in seconds since 1970; 0 before the first." full_pass: Gauge
+            = "chickadee_antientropy_last_full_pass_timestamp_seconds";
+        "Slots that were not equal at a holder in the last round; what is being written is among them." divergent: Gauge
+            = "chickadee_antientropy_divergent_slots";
+        "How late the node's timer ran at worst in the last half minute." tick_delay: Gauge
+            = "chickadee_tokio_poll_delay_seconds";
         "Records that a compare fetched from a holder." repaired_pulled: Counter
             = "chickadee_antientropy_keys_repaired_total" {direction = "pulled"};
         "Records that a compare sent to a holder." repaired_pushed: Counter
@@ -261,6 +315,12 @@ family! {
         "Handshakes that did not end in time." handshakes_timeout: Counter
             = "chickadee_quic_handshakes_total" {result = "timeout"};
         "QUIC packets lost." lost_packets: Counter = "chickadee_quic_lost_packets_total";
+        "Times that QUIC slowed down because packets were lost or marked." congestion_events: Counter
+            = "chickadee_quic_congestion_events_total";
+        "Bytes of QUIC sent." bytes_sent: Counter
+            = "chickadee_quic_bytes_total" {direction = "sent"};
+        "Bytes of QUIC received." bytes_received: Counter
+            = "chickadee_quic_bytes_total" {direction = "received"};
         "Calls answered busy because a lane was full." busy: Counter
             = "chickadee_lane_busy_total";
         "Requests that came ten seconds late or more, and bulk messages that came thirty, and were dropped." stale: Counter

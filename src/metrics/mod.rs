@@ -13,7 +13,7 @@ pub mod rendered;
 pub use families::{
     ClusterMetrics, GossipMetrics, ServerMetrics, StoreMetrics, TransportMetrics, ViewMetrics,
 };
-pub use process::ProcessMetrics;
+pub use process::{LogMessages, ProcessMetrics};
 
 use metrics::{Counter, Gauge, Key, KeyName, Level, Metadata, Recorder, SharedString, Unit};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
@@ -22,6 +22,24 @@ use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle, Prometheu
 #[expect(clippy::cast_precision_loss, reason = "gauges are floating point")]
 pub const fn level(count: usize) -> f64 {
     count as f64
+}
+
+/// Raises a gauge by one while it lives.
+#[derive(Debug)]
+pub struct UnderWay(Gauge);
+
+impl UnderWay {
+    /// One more.
+    pub fn on(gauge: &Gauge) -> Self {
+        gauge.increment(1.0);
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
+    }
 }
 
 /// What a metric is.
@@ -131,6 +149,7 @@ impl Metrics {
             ClusterMetrics::ROWS,
             TransportMetrics::ROWS,
             commands::ROWS,
+            process::ROWS,
         ]
         .into_iter()
         .flatten()

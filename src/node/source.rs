@@ -15,6 +15,7 @@ use crate::members::MemberInfo;
 use crate::tasks::BoxFuture;
 use crate::transport::PeerStats;
 use crate::types::{ClusterFacts, Db, MemberState, NodeId, Slot};
+use crate::wire::hello::PROTOCOL_NEWEST;
 
 use super::Inner;
 
@@ -68,6 +69,8 @@ impl Source for NodeSource {
                 id: node.me.to_string(),
                 name: node.config.node.name.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
+                zone: node.config.node.zone.as_ref().map(ToString::to_string),
+                protocol: PROTOCOL_NEWEST,
             },
             cluster: view.table.facts.name.to_string(),
             ready: node.reasons().is_empty(),
@@ -138,15 +141,19 @@ impl Source for NodeSource {
             .filter(|member| member.identity.node != view.me)
             .map(|member| {
                 let node = member.identity.node;
-                let stats = stats.get(&node);
+                let (stats, meta) = (stats.get(&node), member.meta.as_ref());
                 Peer {
                     id: node.to_string(),
                     name: name_of(member),
                     state: member.state,
-                    address: member.meta.as_ref().map(|meta| meta.peer),
+                    address: meta.map(|meta| meta.peer),
+                    zone: meta.and_then(|meta| meta.zone.as_ref()).map(ToString::to_string),
+                    version: meta.map(|meta| meta.version.clone()),
                     connected: stats.is_some_and(|stats| stats.up),
                     rtt_seconds: stats.and_then(|stats| stats.rtt).map(|rtt| rtt.as_secs_f64()),
                     queue_bytes: self.0.shared.queued_bytes(node) as u64,
+                    dirty_slots: count(self.0.shared.dirty_slots(node)),
+                    last_seen: self.0.shared.last_told(node).map(Stamp),
                     clock_offset_seconds: self.0.shared.clock_offset(node),
                     last_error: None,
                 }

@@ -41,7 +41,7 @@ pub use password::Password;
 
 use crate::clock::SharedClock;
 use crate::config::ClientConfig;
-use crate::metrics::ServerMetrics;
+use crate::metrics::{ServerMetrics, level};
 use crate::server::clients::Clients;
 use crate::server::stats::CommandStats;
 use crate::server::topology::ReplyCache;
@@ -78,6 +78,7 @@ impl Server {
         clock: SharedClock,
         metrics: ServerMetrics,
     ) -> Arc<Self> {
+        metrics.clients_limit.set(level(config.max_clients));
         Arc::new(Self {
             live: ArcSwap::from_pointee(Live { config, password }),
             clock,
@@ -91,6 +92,7 @@ impl Server {
 
     /// Other limits and another password from now on. Whoever has logged in stays so.
     pub fn reload(&self, config: ClientConfig, password: Option<Password>) {
+        self.metrics.clients_limit.set(level(config.max_clients));
         self.live.store(Arc::new(Live { config, password }));
     }
 

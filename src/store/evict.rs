@@ -63,6 +63,8 @@ impl Whose {
 /// What the eviction of a shard did since it was made.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EvictionCounts {
+    /// Bytes of entries that were evicted.
+    pub evicted_bytes: u64,
     /// Bytes of entries that were moved to another page.
     pub moved_bytes: u64,
     /// Entries that were dropped although they had been used, because nothing else made room.
@@ -75,6 +77,7 @@ pub struct EvictionCounts {
 
 impl AddAssign for EvictionCounts {
     fn add_assign(&mut self, other: Self) {
+        self.evicted_bytes += other.evicted_bytes;
         self.moved_bytes += other.moved_bytes;
         self.forced += other.forced;
         self.cleaned += other.cleaned;
@@ -444,6 +447,7 @@ impl Shard {
             }
             Fate::Drop { remembered } => {
                 self.eviction.dropped += length;
+                self.eviction.counts.evicted_bytes += length as u64;
                 if self.eviction.dropped >= self.log.page_cost() {
                     (self.eviction.dropped, self.eviction.in_vain) = (0, 0);
                 }

@@ -27,15 +27,44 @@ pub(super) struct Connections {
 struct Listed {
     next: u64,
     open: BTreeMap<u64, Entry>,
-    /// Packets lost by connections that are closed, and not collected yet.
-    lost_by_closed: u64,
+    /// What connections that are closed did since it was last collected.
+    by_closed: Traffic,
 }
 
 struct Entry {
     node: NodeId,
     direction: Direction,
     connection: Connection,
-    lost_collected: u64,
+    collected: Traffic,
+}
+
+/// What connections did: sums that only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Traffic {
+    pub(super) lost_packets: u64,
+    pub(super) congestion_events: u64,
+    pub(super) bytes_sent: u64,
+    pub(super) bytes_received: u64,
+}
+
+impl Traffic {
+    fn of(connection: &Connection) -> Self {
+        let stats = connection.stats();
+        Self {
+            lost_packets: stats.path.lost_packets,
+            congestion_events: stats.path.congestion_events,
+            bytes_sent: stats.udp_tx.bytes,
+            bytes_received: stats.udp_rx.bytes,
+        }
+    }
+
+    /// Adds what `now` has more than `before`. A change of the path begins its sums anew.
+    fn add(&mut self, now: Self, before: Self) {
+        self.lost_packets += now.lost_packets.saturating_sub(before.lost_packets);
+        self.congestion_events += now.congestion_events.saturating_sub(before.congestion_events);
+        self.bytes_sent += now.bytes_sent.saturating_sub(before.bytes_sent);
+        self.bytes_received += now.bytes_received.saturating_sub(before.bytes_received);
+    }
 }
 
 /// What the open connections with one peer say.
@@ -67,7 +96,12 @@ impl Connections {
         let mut listed = lock(&self.listed);
         let number = listed.next;
         listed.next += 1;
-        let entry = Entry { node, direction, connection: connection.clone(), lost_collected: 0 };
+        let entry = Entry {
+            node,
+            direction,
+            connection: connection.clone(),
+            collected: Traffic::default(),
+        };
         listed.open.insert(number, entry);
         Registered { number, connection, listed: Arc::clone(&self.listed) }
     }
@@ -99,16 +133,16 @@ impl Connections {
         summaries
     }
 
-    /// Packets lost since the last time this was asked.
-    pub(super) fn collect_lost_packets(&self) -> u64 {
+    /// What was done since the last time this was asked.
+    pub(super) fn collect(&self) -> Traffic {
         let mut listed = lock(&self.listed);
-        let mut lost = std::mem::take(&mut listed.lost_by_closed);
+        let mut traffic = std::mem::take(&mut listed.by_closed);
         for entry in listed.open.values_mut() {
-            let total = entry.connection.stats().path.lost_packets;
-            lost += total.saturating_sub(entry.lost_collected);
-            entry.lost_collected = total;
+            let total = Traffic::of(&entry.connection);
+            traffic.add(total, entry.collected);
+            entry.collected = total;
         }
-        lost
+        traffic
     }
 }
 
@@ -122,8 +156,7 @@ impl Drop for Registered {
     fn drop(&mut self) {
         let mut listed = lock(&self.listed);
         if let Some(entry) = listed.open.remove(&self.number) {
-            let total = entry.connection.stats().path.lost_packets;
-            listed.lost_by_closed += total.saturating_sub(entry.lost_collected);
+            listed.by_closed.add(Traffic::of(&entry.connection), entry.collected);
         }
     }
 }

@@ -300,7 +300,11 @@ impl Transport {
         metrics.connections.set(as_gauge(self.context.connections.len()));
         metrics.in_flight.set(as_gauge(in_flight));
         metrics.queued_bytes.set(as_gauge(queued));
-        metrics.lost_packets.increment(self.context.connections.collect_lost_packets());
+        let traffic = self.context.connections.collect();
+        metrics.lost_packets.increment(traffic.lost_packets);
+        metrics.congestion_events.increment(traffic.congestion_events);
+        metrics.bytes_sent.increment(traffic.bytes_sent);
+        metrics.bytes_received.increment(traffic.bytes_received);
         self.observed.notify_waiters();
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
+use super::connections::Traffic;
 use super::{Transport, TransportError, TransportOptions};
 use crate::clock::{Clock, SystemClock};
 use crate::limits::{CALL_PAYLOAD_MAX, LANE_IN_FLIGHT_MAX, LANE_PAYLOAD_MAX, LANE_QUEUED_MAX};
@@ -457,12 +458,18 @@ async fn a_dead_peer_is_disconnected_at_once_and_figures_show_it() {
     let mut flock = QuicFlock::new();
     flock.start(Arc::new(Scripted::default()));
     let peers = flock.caller();
+    let traffic = || flock.caller.context.connections.collect();
+    assert_eq!(traffic(), Traffic::default());
     let pending = peers.call(PEER, Bytes::from_static(b"never"), PATIENCE);
     peers.call(PEER, Bytes::from_static(b"echo"), PATIENCE).await.unwrap();
     let stats = flock.caller.peer_stats();
     assert_eq!(stats.len(), 1);
     assert!(stats[0].node == PEER && stats[0].up && stats[0].rtt.is_some());
     assert_eq!(stats[0].in_flight, 1);
+    let open = traffic();
+    assert!(open.bytes_sent > 1_200 && open.bytes_received > 1_200, "{open:?}");
+    let again = traffic();
+    assert!(again.bytes_sent < 1_200, "only what is new is counted: {again:?}");
     flock.caller.disconnect(PEER);
     assert_eq!(pending.await, Err(CallError::Lost));
     peers.call(PEER, Bytes::from_static(b"echo"), PATIENCE).await.unwrap();

@@ -30,9 +30,13 @@ pub(in crate::admin) fn peer(name: &str) -> Peer {
         name: name.to_owned(),
         state: MemberState::Alive,
         address: None,
+        zone: Some("z".to_owned()),
+        version: Some("0.1.0".to_owned()),
         connected: true,
         rtt_seconds: Some(0.0004),
         queue_bytes: 12,
+        dirty_slots: 2,
+        last_seen: Some(Stamp(WallMillis(1_500))),
         clock_offset_seconds: Some(-0.5),
         last_error: None,
     }
@@ -45,7 +49,13 @@ fn address(port: u16) -> std::net::SocketAddr {
 impl Source for FakeNode {
     fn status(&self) -> Status {
         Status {
-            node: NodeStatus { id: "01".into(), name: "n1".into(), version: "0.1.0".into() },
+            node: NodeStatus {
+                id: "01".into(),
+                name: "n1".into(),
+                version: "0.1.0".into(),
+                zone: None,
+                protocol: 1,
+            },
             cluster: "c".into(),
             ready: true,
             phase: Phase::Active,

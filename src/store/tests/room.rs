@@ -76,6 +76,21 @@ fn most_of_the_budget_is_keys_and_values() {
 }
 
 #[test]
+fn the_bytes_of_what_was_evicted_are_counted() {
+    let store = store(1, 2 << 20, Policy::Evict);
+    let mut written = 0;
+    for number in 0..10_000u64 {
+        put_with_room(&store, slot(1), &sized(&key_in(slot(1), number), number + 1, 1_000));
+        written += 1;
+        let totals = store.totals(WallMillis(0));
+        let gone = written - totals.keys;
+        let bytes = totals.eviction.evicted_bytes;
+        assert!(bytes >= gone * 1_000 && bytes <= gone * 1_100, "{gone} entries, {bytes} bytes");
+    }
+    assert!(store.lock(slot(1)).eviction_counts().evicted_bytes > 6_000_000);
+}
+
+#[test]
 fn a_huge_value_gets_room_when_every_shard_gives() {
     let store = store(4, 4 << 20, Policy::Evict);
     for number in 0..40_000u64 {
