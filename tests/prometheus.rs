@@ -1,5 +1,6 @@
 //! What Prometheus makes of a cluster: the metrics of live nodes, the alerts and recorded series of
-//! `deploy/prometheus`. Tests that need `promtool` or `prometheus` say so where these are missing.
+//! `deploy/prometheus`, and every query of the dashboards of `deploy/grafana`. Tests that need
+//! `promtool` or `prometheus` say so where these are missing.
 
 #![expect(
     clippy::unwrap_used,
@@ -7,20 +8,23 @@
     reason = "a test that cannot set up has failed; one that is left out says so"
 )]
 
+#[path = "prometheus/dashboards.rs"]
+mod dashboards;
+#[path = "prometheus/server.rs"]
+mod server;
 mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use chickadee::metrics::{Metrics, rendered};
-use serde_json::Value;
-use support::resp::ok;
-use support::{Cluster, free_port, wait_for};
+use server::Prometheus;
+use support::resp::{Client, bulk, ok};
+use support::{Cluster, now, pause};
 
 fn deployed(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/prometheus").join(name)
@@ -88,6 +92,19 @@ fn every_alert_fires_for_its_cause_and_is_silent_in_health() {
 }
 
 #[test]
+fn every_alert_has_a_runbook_and_is_expected_to_fire() {
+    let rules = fs::read_to_string(deployed("rules.yml")).unwrap();
+    let tests = fs::read_to_string(deployed("rules_test.yml")).unwrap();
+    let alerts: Vec<&str> =
+        rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+    assert!(alerts.len() > 15, "{alerts:?}");
+    assert_eq!(rules.matches("runbook: ").count(), alerts.len());
+    for alert in alerts {
+        assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} is not tested");
+    }
+}
+
+#[test]
 fn the_metrics_of_a_live_node_are_as_prometheus_wants_them() {
     let cluster = Cluster::started(2, &[]);
     assert_eq!(cluster.client(0).run(&["SET", "key", "value"]), ok());
@@ -99,107 +116,113 @@ fn the_metrics_of_a_live_node_are_as_prometheus_wants_them() {
     }
 }
 
-/// A Prometheus that finds the nodes by asking one of them.
-struct Prometheus {
-    child: Child,
-    port: u16,
-    _folder: tempfile::TempDir,
+/// What clients do with a cluster, mistakes among it.
+struct Traffic {
+    clients: Vec<Client>,
+    number: usize,
 }
 
-impl Prometheus {
-    /// `None` where there is no such program. Its alerts wait for seconds where those of the rules wait
-    /// for minutes.
-    fn start(seed: std::net::SocketAddr) -> Option<Self> {
-        let folder = tempfile::tempdir().unwrap();
-        let rules = fs::read_to_string(deployed("rules.yml")).unwrap();
-        let hasty = rules.lines().map(|line| match line.trim_start().strip_prefix("for: ") {
-            Some(_) => "        for: 1s",
-            None => line,
-        });
-        let hasty = hasty.collect::<Vec<_>>().join("\n");
-        fs::write(folder.path().join("rules.yml"), hasty).unwrap();
-        let config = format!(
-            "global: {{scrape_interval: 1s, evaluation_interval: 1s}}\nrule_files: [rules.yml]\n\
-             scrape_configs:\n- job_name: chickadee\n  http_sd_configs:\n  \
-             - {{url: 'http://{seed}/v1/sd', refresh_interval: 1s}}\n"
-        );
-        fs::write(folder.path().join("prometheus.yml"), config).unwrap();
-        let port = free_port();
-        let child = Command::new("prometheus")
-            .arg(format!("--config.file={}", folder.path().join("prometheus.yml").display()))
-            .arg(format!("--storage.tsdb.path={}", folder.path().join("data").display()))
-            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        match child {
-            Ok(child) => Some(Self { child, port, _folder: folder }),
-            Err(error) => {
-                println!("left out: prometheus does not run ({error})");
-                None
+impl Traffic {
+    /// A client of each node.
+    fn of(cluster: &Cluster) -> Self {
+        let clients = (0..cluster.nodes.len()).map(|number| cluster.client(number)).collect();
+        Self { clients, number: 0 }
+    }
+
+    /// Hits, misses, writes that expire at once, and two errors, at every node.
+    fn go_on(&mut self) {
+        self.number += 1;
+        for (node, client) in self.clients.iter_mut().enumerate() {
+            for number in 0..20 {
+                let key = format!("{node}:{number}:{}", self.number);
+                assert_eq!(client.run(&["SET", &key, "value", "PX", "2000"]), ok());
+                assert_eq!(client.run(&["GET", &key]), bulk("value"));
+                client.run(&["GET", &format!("{key}:none")]);
             }
+            let key = format!("{node}:text");
+            assert_eq!(client.run(&["SET", &key, "no number"]), ok());
+            assert!(client.run(&["INCR", &key]).is_error());
+            assert!(client.run(&["NOSUCHCOMMAND"]).is_error());
         }
     }
 
-    /// How many series a query gives; `None` while it does not answer.
-    fn series(&self, query: &str) -> Option<usize> {
-        let escape = |byte: u8| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'_' => char::from(byte).to_string(),
-            _ => format!("%{byte:02x}"),
-        };
-        let query: String = query.bytes().map(escape).collect();
-        let mut stream = TcpStream::connect(("127.0.0.1", self.port)).ok()?;
-        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        write!(stream, "GET /api/v1/query?query={query} HTTP/1.0\r\n\r\n").ok()?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).ok()?;
-        let body: Value = serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()?;
-        Some(body["data"]["result"].as_array()?.len())
-    }
-
-    fn wait_series(&self, query: &str, count: usize) {
-        wait_for(&format!("{count} series of {query}"), || {
-            (self.series(query)? == count).then_some(())
-        });
+    /// More than fits.
+    fn overflow(&mut self) {
+        let value = vec![b'v'; 64 * 1024];
+        for number in 0..700 {
+            let key = format!("large:{number}");
+            let client = number % self.clients.len();
+            let reply = self.clients[client].run(&[b"SET".as_slice(), key.as_bytes(), &value]);
+            assert_eq!(reply, ok());
+        }
     }
 }
 
-impl Drop for Prometheus {
-    fn drop(&mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+/// How long every query may take to have its series: copies are compared once a minute.
+const ALL_SERIES: Duration = Duration::from_mins(4);
+
+/// Waits until each of `queries` has a series, while clients go on.
+fn wait_all_series(prometheus: &Prometheus, mut queries: Vec<String>, traffic: &mut Traffic) {
+    let deadline = now() + ALL_SERIES;
+    while !queries.is_empty() {
+        assert!(now() < deadline, "no series of:\n{}", queries.join("\n"));
+        traffic.go_on();
+        pause();
+        queries = prometheus.without_series(queries);
     }
+}
+
+/// Every query of both dashboards, for every node.
+fn dashboard_queries(cluster: &Cluster) -> Vec<String> {
+    let status = cluster.nodes[0].status().unwrap();
+    let name = status["cluster"].as_str().unwrap();
+    let mut queries = BTreeSet::new();
+    for query in dashboards::NAMES.map(dashboards::read).iter().flat_map(dashboards::queries) {
+        for node in &cluster.nodes {
+            let instance = node.address("admin").to_string();
+            queries.insert(dashboards::filled_in(&query, name, &instance));
+        }
+    }
+    queries.into_iter().collect()
 }
 
 #[test]
-fn a_real_prometheus_finds_all_nodes_has_every_series_and_tells_of_a_dead_one() {
-    let mut cluster = Cluster::started(3, &[]);
+fn a_real_prometheus_has_series_for_every_panel_and_rule_and_tells_of_a_dead_node() {
+    let mut cluster = Cluster::started(3, &["memory.limit=16MiB", "node.zone=z"]);
     let Some(prometheus) = Prometheus::start(cluster.nodes[0].address("admin")) else { return };
-    let mut client = cluster.client(1);
-    for number in 0..50 {
-        assert_eq!(client.run(&["SET", &format!("key:{number}"), "value"]), ok());
-        client.run(&["GET", &format!("key:{number}")]);
-    }
     prometheus.wait_series("up{job=\"chickadee\"} == 1", 3);
-    let rules = fs::read_to_string(deployed("rules.yml")).unwrap();
-    for name in named(&rules) {
-        wait_for(&format!("{name} has series"), || (prometheus.series(&name)? > 0).then_some(()));
+    let mut traffic = Traffic::of(&cluster);
+    traffic.overflow();
+    let mut queries = dashboard_queries(&cluster);
+    assert!(queries.len() > 200, "{}", queries.len());
+    queries.extend(prometheus.rules());
+    for happened in [
+        "chickadee_evicted_bytes_total",
+        "chickadee_expired_total",
+        "chickadee_command_errors_total{reason=\"ERR\"}",
+        "chickadee_antientropy_rounds_total{result=\"ok\"}",
+        "chickadee_sync_runs_total{direction=\"sent\",result=\"ok\"}",
+        "chickadee_quic_bytes_total",
+    ] {
+        queries.push(format!("sum({happened}) > 0"));
     }
-    for recorded in ["cluster:chickadee_commands:rate5m", "cluster:chickadee_members_alive:min"] {
-        prometheus.wait_series(recorded, 1);
-    }
-    // A busy machine may be slow for good reason.
-    prometheus.wait_series("ALERTS{alertstate=\"firing\",alertname!=\"ChickadeeSlow\"}", 0);
+    wait_all_series(&prometheus, queries, &mut traffic);
+    let wrong = "rate(chickadee_reads_total{result=\"hitt\"}[15s])".to_owned();
+    assert_eq!(prometheus.without_series(vec![wrong.clone()]), [wrong], "it would find a fault");
+
+    // Everything but what the traffic did on purpose, and what a busy machine may do.
+    let expected = "ChickadeeSlow|ChickadeeEvictingHard";
+    prometheus
+        .wait_series(&format!("ALERTS{{alertstate=\"firing\",alertname!~\"{expected}\"}}"), 0);
 
     let down = "ALERTS{alertname=\"ChickadeeDown\",alertstate=\"firing\"}";
+    let short = "ALERTS{alertname=\"ChickadeeUnderReplicated\",alertstate=\"firing\"}";
     cluster.nodes[2].kill();
     prometheus.wait_series(down, 1);
-    prometheus
-        .wait_series("ALERTS{alertname=\"ChickadeeUnderReplicated\",alertstate=\"firing\"}", 1);
+    prometheus.wait_series(short, 1);
+    prometheus.wait_series("chickadee_member_transitions_total{to=\"dead\"} > 0", 2);
     cluster.nodes[2].start();
     cluster.wait_settled(3);
     prometheus.wait_series(down, 0);
-    prometheus
-        .wait_series("ALERTS{alertname=\"ChickadeeUnderReplicated\",alertstate=\"firing\"}", 0);
+    prometheus.wait_series(short, 0);
 }
