@@ -26,7 +26,7 @@ pub(super) fn runtime() -> Result<Runtime, Failure> {
 /// Runs a node until it is told to stop.
 pub(super) fn serve(args: &ServeArgs) -> Result<(), Failure> {
     let loaded = sources::settings(args.config.as_deref(), &args.settings.0, args.form)?;
-    let level = logging::start(&loaded.config.log);
+    let level = logging::start(&loaded.config.log)?;
     let runtime = runtime()?;
     let done = runtime.block_on(async {
         let stop = Latch::new();

@@ -6,6 +6,7 @@
 //! manual page from the table.
 
 pub mod describe;
+pub mod keys;
 pub mod load;
 mod relations;
 pub mod setting;
@@ -348,12 +349,14 @@ pub struct LogConfig {
 /// The shape of log lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text on a terminal, without times where systemd adds them.
+    /// Text; where systemd's journal reads it without times, and with priorities.
     Auto,
     /// One line of text an event.
     Text,
     /// One JSON object an event.
     Json,
+    /// To systemd's journal, with fields of its own.
+    Journald,
 }
 
 /// The port that a seed is asked at where its address names none.

@@ -10,49 +10,11 @@ use crate::config::value::{Kind, Value};
 use crate::config::{Acks, AcksShortfall, GossipProfile, LogFormat, MemoryPolicy};
 use crate::types::Weight;
 
+pub use crate::config::keys;
+
 /// The row of a key.
 pub fn find(key: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|row| row.key == key)
-}
-
-/// Keys that other parts name.
-pub mod keys {
-    /// Admin HTTP: its default is where the command line asks.
-    pub const ADMIN_LISTEN: &str = "admin.listen";
-    /// The socket for actions.
-    pub const ADMIN_SOCKET: &str = "admin.socket";
-    /// The ports of clients; those of the next four may be 0 for any.
-    pub const CLIENT_LISTEN: &str = "client.listen";
-    /// The ports of cluster clients.
-    pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
-    /// The client address that the others are told.
-    pub const CLIENT_ADVERTISE: &str = "client.advertise";
-    /// The cluster address that the others are told.
-    pub const CLUSTER_ADVERTISE: &str = "client.cluster_advertise";
-    /// The file of the clients' password.
-    pub const PASSWORD_FILE: &str = "client.password_file";
-    /// The gossip port.
-    pub const GOSSIP_LISTEN: &str = "gossip.listen";
-    /// The gossip address that the others are told.
-    pub const GOSSIP_ADVERTISE: &str = "gossip.advertise";
-    /// The QUIC port.
-    pub const PEER_LISTEN: &str = "peer.listen";
-    /// The peer address that the others are told.
-    pub const PEER_ADVERTISE: &str = "peer.advertise";
-    /// The cluster's name.
-    pub const CLUSTER_NAME: &str = "cluster.name";
-    /// Seeds.
-    pub const JOIN: &str = "cluster.join";
-    /// How long leaving may take.
-    pub const LEAVE_TIMEOUT: &str = "cluster.leave_timeout";
-    /// The memory budget.
-    pub const MEMORY_LIMIT: &str = "memory.limit";
-    /// The folder for data.
-    pub const DATA_DIR: &str = "node.data_dir";
-    /// The node's name.
-    pub const NAME: &str = "node.name";
-    /// The secret.
-    pub const SECRET_FILE: &str = "security.secret_file";
 }
 
 const ACKS: [(&str, Acks); 3] = [("one", Acks::One), ("quorum", Acks::Quorum), ("all", Acks::All)];
@@ -62,8 +24,12 @@ const PROFILE: [(&str, GossipProfile); 2] =
     [("lan", GossipProfile::Lan), ("wan", GossipProfile::Wan)];
 const POLICY: [(&str, MemoryPolicy); 2] =
     [("evict", MemoryPolicy::Evict), ("refuse", MemoryPolicy::Refuse)];
-const FORMAT: [(&str, LogFormat); 3] =
-    [("auto", LogFormat::Auto), ("text", LogFormat::Text), ("json", LogFormat::Json)];
+const FORMAT: [(&str, LogFormat); 4] = [
+    ("auto", LogFormat::Auto),
+    ("text", LogFormat::Text),
+    ("json", LogFormat::Json),
+    ("journald", LogFormat::Journald),
+];
 
 fn chosen<T: Copy>(words: &[(&str, T)], value: Value) -> T {
     let text = value.text().unwrap_or_default();
@@ -580,9 +546,11 @@ pub const SETTINGS: &[Setting] = &[
     },
     Setting {
         key: "log.format",
-        kind: Kind::Choice(&["auto", "text", "json"]),
+        kind: Kind::Choice(&["auto", "text", "json", "journald"]),
         default: "auto",
-        doc: "The shape of log lines; `auto` leaves the time to systemd's journal.",
+        doc: "The shape of log lines.",
+        more: "`auto` is text; under systemd the journal is left the time and told the priority. `journald` sends \
+               events to the journal with their fields apart, as `CHICKADEE_NODE=…`.",
         put: |c, v| c.log.format = chosen(&FORMAT, v),
         get: |c| word(&FORMAT, c.log.format),
         ..BLANK

@@ -1,0 +1,46 @@
+//! Keys of settings that other parts name, in messages that say what to set.
+
+/// Admin HTTP: its default is where the command line asks.
+pub const ADMIN_LISTEN: &str = "admin.listen";
+/// The socket for actions.
+pub const ADMIN_SOCKET: &str = "admin.socket";
+/// The ports of clients; those of the next four may be 0 for any.
+pub const CLIENT_LISTEN: &str = "client.listen";
+/// The ports of cluster clients.
+pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
+/// The client address that the others are told.
+pub const CLIENT_ADVERTISE: &str = "client.advertise";
+/// The cluster address that the others are told.
+pub const CLUSTER_ADVERTISE: &str = "client.cluster_advertise";
+/// The file of the clients' password.
+pub const PASSWORD_FILE: &str = "client.password_file";
+/// The gossip port.
+pub const GOSSIP_LISTEN: &str = "gossip.listen";
+/// The gossip address that the others are told.
+pub const GOSSIP_ADVERTISE: &str = "gossip.advertise";
+/// The QUIC port.
+pub const PEER_LISTEN: &str = "peer.listen";
+/// The peer address that the others are told.
+pub const PEER_ADVERTISE: &str = "peer.advertise";
+/// The cluster's name.
+pub const CLUSTER_NAME: &str = "cluster.name";
+/// Seeds.
+pub const JOIN: &str = "cluster.join";
+/// How long leaving may take.
+pub const LEAVE_TIMEOUT: &str = "cluster.leave_timeout";
+/// The memory budget.
+pub const MEMORY_LIMIT: &str = "memory.limit";
+/// The folder for data.
+pub const DATA_DIR: &str = "node.data_dir";
+/// The node's name.
+pub const NAME: &str = "node.name";
+/// The secret.
+pub const SECRET_FILE: &str = "security.secret_file";
+/// How many clients may be connected.
+pub const MAX_CLIENTS: &str = "client.max_clients";
+/// The node's zone.
+pub const ZONE: &str = "node.zone";
+/// The node's weight.
+pub const WEIGHT: &str = "node.weight";
+/// The shape of log lines.
+pub const LOG_FORMAT: &str = "log.format";
