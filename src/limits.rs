@@ -295,6 +295,23 @@ pub const BUFFER_KEPT_MAX: usize = 64 * 1024;
 /// How long a refused connection may take to be told why.
 pub const REFUSAL_TIMEOUT: Duration = Duration::from_millis(100);
 
+/// How long the TLS handshake of a client may take.
+pub const CLIENT_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// TLS handshakes of clients under way at once: each costs about a millisecond of a shard thread and
+/// some 20 KiB until it ends.
+pub const CLIENT_HANDSHAKES_MAX: usize = 256;
+
+/// The longest file of certificates that is read, and how many certificates one may hold.
+pub const CERTIFICATE_FILE_MAX: usize = 1024 * 1024;
+
+/// Certificates in one file.
+pub const CERTIFICATES_MAX: usize = 256;
+
+/// How long before the end of a certificate the log begins to warn of it, and how often it does.
+pub const CERTIFICATE_WARNING: (Duration, Duration) =
+    (Duration::from_hours(7 * 24), Duration::from_hours(24));
+
 /// The longest name or library name that a connection may give itself.
 pub const CLIENT_NAME_MAX: usize = 1024;
 

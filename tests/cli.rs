@@ -283,6 +283,8 @@ impl Source for MadeUp {
             addresses: Addresses {
                 client: self.client,
                 cluster: none,
+                client_tls: None,
+                cluster_tls: None,
                 gossip: none,
                 peer: none,
                 admin: None,

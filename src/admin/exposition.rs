@@ -18,8 +18,9 @@ pub fn exposition(source: &dyn Source, process: &ProcessMetrics) -> String {
         out.push('\n');
     }
     let (status, peers) = (source.status(), source.peers());
-    write!(out, "{}", Rendered { status: &status, peers: &peers })
-        .expect("writing to a string succeeds");
+    let certificates = source.certificate_ends();
+    let rendered = Rendered { status: &status, peers: &peers, certificates: &certificates };
+    write!(out, "{rendered}").expect("writing to a string succeeds");
     out.push_str(&process.render());
     out
 }
@@ -28,6 +29,7 @@ pub fn exposition(source: &dyn Source, process: &ProcessMetrics) -> String {
 struct Rendered<'a> {
     status: &'a Status,
     peers: &'a [Peer],
+    certificates: &'a [(&'static str, f64)],
 }
 
 impl fmt::Display for Rendered<'_> {
@@ -45,6 +47,9 @@ impl fmt::Display for Rendered<'_> {
         family(f, &rendered::FENCED, [fence])?;
         self.peer_info(f)?;
         self.states(f)?;
+        let ends: Vec<([&str; 1], f64)> =
+            self.certificates.iter().map(|(used_for, end)| ([*used_for], *end)).collect();
+        family(f, &rendered::CERTIFICATE_END, ends.iter().map(|(used_for, end)| (used_for, *end)))?;
         let of = |value: fn(&Peer) -> Option<f64>| {
             let series = move |peer| Some((label(peer), value(peer)?));
             self.peers.iter().filter_map(series).collect::<Vec<_>>()
@@ -178,7 +183,7 @@ mod tests {
     fn a_peer_has_one_state_and_strange_names_are_escaped() {
         let status = FakeNode::default().status();
         let peers = [peer("a\"b\\c\nd")];
-        let text = Rendered { status: &status, peers: &peers }.to_string();
+        let text = Rendered { status: &status, peers: &peers, certificates: &[] }.to_string();
         let ones: Vec<&str> = text
             .lines()
             .filter(|line| line.starts_with("chickadee_peer_state") && line.ends_with(" 1"))
@@ -189,7 +194,7 @@ mod tests {
     #[test]
     fn without_peers_there_is_no_empty_family() {
         let status = FakeNode::default().status();
-        let text = Rendered { status: &status, peers: &[] }.to_string();
+        let text = Rendered { status: &status, peers: &[], certificates: &[] }.to_string();
         assert!(!text.contains("chickadee_peer"), "{text}");
     }
 }

@@ -60,4 +60,9 @@ pub trait Source: Actions {
 
     /// What the cluster agrees on.
     fn facts(&self) -> Facts;
+
+    /// When the certificates in use end, in seconds since 1970, by what they are used for.
+    fn certificate_ends(&self) -> Vec<(&'static str, f64)> {
+        Vec::new()
+    }
 }

@@ -168,6 +168,12 @@ pub struct Addresses {
     pub client: SocketAddr,
     /// Cluster clients.
     pub cluster: SocketAddr,
+    /// Plain clients over TLS, where they are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_tls: Option<SocketAddr>,
+    /// Cluster clients over TLS, where they are served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster_tls: Option<SocketAddr>,
     /// Gossip.
     pub gossip: SocketAddr,
     /// Peers.

@@ -9,7 +9,7 @@ use crate::cli::failure::Failure;
 use crate::cli::look::facts_page;
 use crate::cli::output::{self, Output, Page};
 use crate::config::settings::find;
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::types::Phase;
 use crate::types::units::{format_span, parse_span};
 

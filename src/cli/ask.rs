@@ -20,7 +20,8 @@ use crate::cli::failure::Failure;
 use crate::cli::output::printable;
 use crate::cli::sources;
 use crate::clock::within;
-use crate::config::settings::{find, keys};
+use crate::config::keys;
+use crate::config::settings::find;
 use crate::tasks;
 
 /// How long an answer may take; actions have their own time.

@@ -19,7 +19,7 @@ use crate::cli::sources::CREDENTIALS_VARIABLE;
 use crate::cli::{make, output};
 use crate::clock::within;
 use crate::config::load::VARIABLE_PREFIX;
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::rng::Randomness;
 use crate::tasks;
 

@@ -20,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 use crate::cli::failure::Failure;
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::config::{LogConfig, LogFormat};
 use crate::metrics::LogMessages;
 

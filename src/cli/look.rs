@@ -143,6 +143,10 @@ fn status_page(status: &Status) -> Page {
         row("memory", format!("{} of {}", ByteSize(store.used_bytes), ByteSize(store.limit_bytes))),
         row("clients", addresses.client.to_string()),
         row("cluster clients", addresses.cluster.to_string()),
+        row(
+            "over TLS",
+            format!("{}, {}", or_dash(addresses.client_tls), or_dash(addresses.cluster_tls)),
+        ),
         row("gossip, peers", format!("{}, {}", addresses.gossip, addresses.peer)),
         row("admin", or_dash(addresses.admin)),
     ];

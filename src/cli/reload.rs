@@ -13,7 +13,7 @@ use crate::cli::service::Manager;
 use crate::cli::sources;
 use crate::config::Config;
 use crate::config::load::{Flag, Origin};
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::node::Node;
 
 /// What settings are read from, and what came of them last.

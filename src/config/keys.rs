@@ -12,6 +12,12 @@ pub const CLUSTER_LISTEN: &str = "client.cluster_listen";
 pub const CLIENT_ADVERTISE: &str = "client.advertise";
 /// The cluster address that the others are told.
 pub const CLUSTER_ADVERTISE: &str = "client.cluster_advertise";
+/// The TLS ports of clients.
+pub const TLS_LISTEN: &str = "client.tls_listen";
+/// The TLS ports of cluster clients.
+pub const CLUSTER_TLS_LISTEN: &str = "client.cluster_tls_listen";
+/// The file of the clients' users.
+pub const ACL_FILE: &str = "client.acl_file";
 /// The file of the clients' password.
 pub const PASSWORD_FILE: &str = "client.password_file";
 /// The gossip port.

@@ -5,6 +5,7 @@
 //! `relations` checks what must hold between settings; `describe` writes the example file and the
 //! manual page from the table.
 
+mod client_settings;
 pub mod describe;
 pub mod keys;
 pub mod load;
@@ -20,7 +21,7 @@ use std::time::Duration;
 
 use load::{ConfigError, Loaded, Machine, Sources, load};
 use setting::{Change, Setting};
-use settings::keys::CLUSTER_NAME;
+use keys::CLUSTER_NAME;
 use settings::{SETTINGS, find};
 use value::{Raw, Value};
 
@@ -285,6 +286,16 @@ pub struct ClientConfig {
     pub advertise: Option<SocketAddr>,
     /// `client.cluster_advertise`.
     pub cluster_advertise: Option<SocketAddr>,
+    /// `client.tls_listen`; empty = off.
+    pub tls_listen: Vec<SocketAddr>,
+    /// `client.cluster_tls_listen`; empty = off.
+    pub cluster_tls_listen: Vec<SocketAddr>,
+    /// `client.tls_cert_file`.
+    pub tls_cert_file: Option<PathBuf>,
+    /// `client.tls_key_file`.
+    pub tls_key_file: Option<PathBuf>,
+    /// `client.tls_client_ca_file`: who signs the certificates that clients must have.
+    pub tls_client_ca_file: Option<PathBuf>,
     /// `client.op_timeout`: the budget of one command.
     pub op_timeout: Duration,
     /// `client.password_file`.

@@ -2,9 +2,9 @@
 
 use std::net::SocketAddr;
 
-use crate::config::Config;
 use crate::config::load::{ConfigError, Loaded};
 use crate::config::settings::find;
+use crate::config::{ClientConfig, Config};
 use crate::types::units::format_span;
 
 /// Checks every relation; the first that does not hold is the error.
@@ -31,13 +31,8 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
             return fault(key, NEEDS_SECRET.to_owned());
         }
     }
-    let listeners =
-        [("client.listen", &client.listen), ("client.cluster_listen", &client.cluster_listen)];
-    for (key, addresses) in listeners {
-        let open = addresses.iter().copied().any(beyond_loopback);
-        if open && client.password_file.is_none() && !client.danger_allow_anonymous {
-            return fault(key, NEEDS_PASSWORD.to_owned());
-        }
+    if let Some((key, message)) = trust_of_clients(client) {
+        return fault(key, message.to_owned());
     }
     if client.listen.is_empty() {
         return fault("client.listen", "at least one address is needed".to_owned());
@@ -63,10 +58,43 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     Ok(())
 }
 
+/// What is missing for clients to be told from strangers, and where.
+fn trust_of_clients(client: &ClientConfig) -> Option<(&'static str, &'static str)> {
+    let known = client.password_file.is_some() || client.danger_allow_anonymous;
+    let open = |addresses: &[SocketAddr]| addresses.iter().copied().any(beyond_loopback);
+    let plain =
+        [("client.listen", &client.listen), ("client.cluster_listen", &client.cluster_listen)];
+    let tls = [
+        ("client.tls_listen", &client.tls_listen),
+        ("client.cluster_tls_listen", &client.cluster_tls_listen),
+    ];
+    for (key, addresses) in plain {
+        if open(addresses) && !known {
+            return Some((key, NEEDS_PASSWORD));
+        }
+    }
+    let has_identity = client.tls_cert_file.is_some() && client.tls_key_file.is_some();
+    for (key, addresses) in tls {
+        if !addresses.is_empty() && !has_identity {
+            return Some((key, NEEDS_CERTIFICATE));
+        }
+        if open(addresses) && !known && client.tls_client_ca_file.is_none() {
+            return Some((key, NEEDS_CLIENT_CERTIFICATES));
+        }
+    }
+    None
+}
+
 const NEEDS_SECRET: &str = "reaches beyond loopback, which needs a secret: make one with \
                             `chickadee keygen --out FILE` and name it by security.secret_file";
 const NEEDS_PASSWORD: &str = "reaches beyond loopback, which needs a password: name its file by \
                               client.password_file, or set client.danger_allow_anonymous";
+const NEEDS_CERTIFICATE: &str = "TLS needs a certificate and its key: name their files by \
+                                 client.tls_cert_file and client.tls_key_file";
+const NEEDS_CLIENT_CERTIFICATES: &str = "reaches beyond loopback, which needs a password or client \
+                                         certificates: name a file by client.password_file or \
+                                         client.tls_client_ca_file, or set \
+                                         client.danger_allow_anonymous";
 
 fn beyond_loopback(address: SocketAddr) -> bool {
     !address.ip().to_canonical().is_loopback()

@@ -15,7 +15,7 @@ pub enum Change {
 }
 
 /// One row of the table.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// `section.key`, as in the file.
     pub key: &'static str,

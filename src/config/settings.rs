@@ -1,16 +1,16 @@
 //! THE table: every setting once, with its key, kind, range, default, help and place in the tree.
 //!
-//! Variables, flags, `config example`, `config show` and the manual page are made from it.
+//! Variables, flags, `config example`, `config show` and the manual page are made from it. The rows
+//! of the section `client` stand in `client_settings`.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::config::client_settings::CLIENT;
 use crate::config::setting::{BLANK, Change, Setting};
 use crate::config::value::{Kind, Value};
 use crate::config::{Acks, AcksShortfall, GossipProfile, LogFormat, MemoryPolicy};
 use crate::types::Weight;
-
-pub use crate::config::keys;
 
 /// The row of a key.
 pub fn find(key: &str) -> Option<&'static Setting> {
@@ -46,25 +46,45 @@ fn text(text: Option<impl ToString>) -> Value {
     text.map_or(Value::Nothing, |text| Value::Texts(vec![text.to_string()]))
 }
 
-fn path(path: Option<&PathBuf>) -> Value {
+pub(super) fn path(path: Option<&PathBuf>) -> Value {
     text(path.map(|path| path.display()))
 }
 
-const fn ms(millis: u64) -> Duration {
+pub(super) const fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-const fn secs(seconds: u64) -> Duration {
+pub(super) const fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-const DAY: u64 = 86_400;
-const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
+pub(super) const DAY: u64 = 86_400;
+pub(super) const KIB: u64 = 1 << 10;
+pub(super) const MIB: u64 = 1 << 20;
+pub(super) const GIB: u64 = 1 << 30;
+
+/// How many settings there are.
+const COUNT: usize = BEFORE_CLIENT.len() + CLIENT.len() + AFTER_CLIENT.len();
 
 /// Every setting, by section.
-pub const SETTINGS: &[Setting] = &[
+pub const SETTINGS: &[Setting] = &{
+    let parts = [BEFORE_CLIENT, CLIENT, AFTER_CLIENT];
+    let mut all = [BLANK; COUNT];
+    let (mut at, mut part) = (0, 0);
+    while part < parts.len() {
+        let mut row = 0;
+        while row < parts[part].len() {
+            all[at] = parts[part][row];
+            at += 1;
+            row += 1;
+        }
+        part += 1;
+    }
+    all
+};
+
+/// Everything before the ports for clients.
+const BEFORE_CLIENT: &[Setting] = &[
     Setting {
         key: "node.name",
         kind: Kind::Name,
@@ -360,116 +380,10 @@ pub const SETTINGS: &[Setting] = &[
         get: |c| Value::Size(c.peer.sync_rate),
         ..BLANK
     },
-    Setting {
-        key: "client.listen",
-        kind: Kind::Addresses,
-        default: "127.0.0.1:6379",
-        doc: "Where clients are received (RESP over TCP); port 0 takes any.",
-        more: "Every command works on every node: what another node holds is proxied.",
-        put: |c, v| c.client.listen = v.addresses(),
-        get: |c| Value::Addresses(c.client.listen.clone()),
-        ..BLANK
-    },
-    Setting {
-        key: "client.cluster_listen",
-        kind: Kind::Addresses,
-        fallback: "the client port + 10000 where that is possible, else any",
-        doc: "Where Redis Cluster clients are received; what CLUSTER SLOTS names.",
-        put: |c, v| c.client.cluster_listen = v.addresses(),
-        get: |c| Value::Addresses(c.client.cluster_listen.clone()),
-        ..BLANK
-    },
-    Setting {
-        key: "client.advertise",
-        kind: Kind::Address,
-        fallback: "as listened",
-        doc: "The client address that members and tools are told.",
-        put: |c, v| c.client.advertise = v.address(),
-        get: |c| c.client.advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
-        ..BLANK
-    },
-    Setting {
-        key: "client.cluster_advertise",
-        kind: Kind::Address,
-        fallback: "as listened",
-        doc: "The cluster address that CLUSTER SLOTS names.",
-        put: |c, v| c.client.cluster_advertise = v.address(),
-        get: |c| c.client.cluster_advertise.map_or(Value::Nothing, |a| Value::Addresses(vec![a])),
-        ..BLANK
-    },
-    Setting {
-        key: "client.op_timeout",
-        kind: Kind::Span { min: ms(50), max: secs(60), zero: None },
-        default: "2s",
-        doc: "The budget of one command, retries at other nodes included.",
-        more: "Longer than `peer.call_timeout`, by several tries.",
-        put: |c, v| c.client.op_timeout = v.span(),
-        get: |c| Value::Span(c.client.op_timeout),
-        ..BLANK
-    },
-    Setting {
-        key: "client.password_file",
-        kind: Kind::Path,
-        fallback: "none",
-        credential: Some("password"),
-        change: Change::Reload,
-        doc: "The file with the password that clients must give (AUTH).",
-        more: "Where this is not set, the file `password` in `$CREDENTIALS_DIRECTORY` is used if \
-               there is one.",
-        put: |c, v| c.client.password_file = v.text().map(PathBuf::from),
-        get: |c| path(c.client.password_file.as_ref()),
-        ..BLANK
-    },
-    Setting {
-        key: "client.max_clients",
-        kind: Kind::Count { min: 1, max: 1_000_000, or: None },
-        default: "10000",
-        change: Change::Reload,
-        doc: "Client connections; one more is refused.",
-        put: |c, v| c.client.max_clients = v.count(),
-        get: |c| Value::Count(c.client.max_clients as u64),
-        ..BLANK
-    },
-    Setting {
-        key: "client.idle_timeout",
-        kind: Kind::Span { min: secs(1), max: secs(365 * DAY), zero: Some("never") },
-        default: "0s",
-        change: Change::Reload,
-        doc: "A client that sends nothing for so long is disconnected.",
-        more: "Another value counts for each client from its next request on.",
-        put: |c, v| c.client.idle_timeout = v.span(),
-        get: |c| Value::Span(c.client.idle_timeout),
-        ..BLANK
-    },
-    Setting {
-        key: "client.output_buffer_limit",
-        kind: Kind::Size { min: MIB, max: 64 * GIB, zero: None },
-        default: "1GiB",
-        change: Change::Reload,
-        doc: "A client that lets more bytes of replies pile up is disconnected.",
-        more: "At least `client.max_value_size`.",
-        put: |c, v| c.client.output_buffer_limit = v.size(),
-        get: |c| Value::Size(c.client.output_buffer_limit),
-        ..BLANK
-    },
-    Setting {
-        key: "client.max_value_size",
-        kind: Kind::Size { min: KIB, max: 512 * MIB, zero: None },
-        default: "512MiB",
-        doc: "The largest key or value that a client may send.",
-        put: |c, v| c.client.max_value_size = v.size(),
-        get: |c| Value::Size(c.client.max_value_size),
-        ..BLANK
-    },
-    Setting {
-        key: "client.danger_allow_anonymous",
-        kind: Kind::Switch,
-        default: "false",
-        doc: "Lets clients in from beyond loopback without a password.",
-        put: |c, v| c.client.danger_allow_anonymous = v.switch(),
-        get: |c| Value::Switch(c.client.danger_allow_anonymous),
-        ..BLANK
-    },
+];
+
+/// Everything behind the ports for clients.
+const AFTER_CLIENT: &[Setting] = &[
     Setting {
         key: "admin.listen",
         kind: Kind::Addresses,

@@ -6,6 +6,9 @@ pub mod architecture {}
 #[doc = include_str!("operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("security.md")]
+pub mod security {}
+
 #[doc = include_str!("protocol.md")]
 pub mod protocol {}
 

@@ -206,6 +206,8 @@ family! {
             = "chickadee_clients" {kind = "cluster"};
         "Connections that clients may have open together." clients_limit: Gauge
             = "chickadee_clients_limit";
+        "Connections over TLS, of both kinds of clients." clients_tls: Gauge
+            = "chickadee_clients" {kind = "tls"};
         "Client connections accepted." connections: Counter
             = "chickadee_client_connections_total";
         "Connections refused at the limit." rejected_limit: Counter
@@ -220,6 +222,12 @@ family! {
             = "chickadee_client_rejections_total" {reason = "idle"};
         "Connections closed for not reading replies." rejected_output: Counter
             = "chickadee_client_rejections_total" {reason = "output_buffer"};
+        "TLS handshakes that failed or did not end in time." rejected_tls: Counter
+            = "chickadee_client_rejections_total" {reason = "tls"};
+        "TLS clients without a certificate that is trusted." rejected_certificate: Counter
+            = "chickadee_client_rejections_total" {reason = "certificate"};
+        "TLS clients refused because too many handshakes were under way." rejected_handshakes: Counter
+            = "chickadee_client_rejections_total" {reason = "tls_busy"};
         "Bytes from clients." bytes_received: Counter
             = "chickadee_client_bytes_total" {direction = "received"};
         "Bytes to clients." bytes_sent: Counter

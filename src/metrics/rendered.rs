@@ -32,6 +32,8 @@ rows! {
     PEER_RTT = "chickadee_peer_rtt_seconds" ["peer"] "Smoothed round trip to a peer.";
     QUEUE_BYTES = "chickadee_replication_queue_bytes" ["peer"]
         "Bytes of records that wait to be sent to a peer.";
+    CERTIFICATE_END = "chickadee_tls_certificate_not_after_timestamp_seconds" ["use"]
+        "When the certificate in use ends, in seconds since 1970.";
     DIRTY_SLOTS = "chickadee_replication_dirty_slots" ["peer"]
         "Slots of which a peer missed something that is not mended yet.";
     LAST_SEEN = "chickadee_peer_last_seen_timestamp_seconds" ["peer"]

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::admin::AdminError;
 use crate::persist::{NodeFileError, StorageError};
-use crate::tls::SecretError;
+use crate::tls::{ClientTlsError, SecretError};
 use crate::transport::TransportError;
 
 /// Why a node did not start, or a call on it failed.
@@ -17,6 +17,9 @@ pub enum Error {
     /// The secret file cannot be used. Nothing was started.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// Clients cannot be served over TLS. Nothing was started or changed; the text names the file.
+    #[error(transparent)]
+    ClientTls(#[from] ClientTlsError),
     /// The data directory cannot be used. Nothing was started.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::clock::SharedClock;
 use crate::cluster::{ClusterOptions, ClusterParts};
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::config::{Config, MemoryPolicy, seed_address};
 use crate::hlc::{self, Hlc};
 use crate::limits::STORE_SHARDS_MAX;
@@ -14,7 +15,7 @@ use crate::members::{MemberCodec, MemberTable, MembersOptions, VersionedKeys};
 use crate::metrics::Metrics;
 use crate::peers::{Caller, Directory};
 use crate::persist::NodeFile;
-use crate::server::Password;
+use crate::server::{Admission, Password};
 use crate::store::{Policy, Store, StoreOptions};
 use crate::tasks::TaskGroup;
 use crate::tls::Secret;
@@ -23,6 +24,7 @@ use crate::types::{ClusterFacts, Identity, NodeId, NodeMeta, Phase, Zone};
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::{Request, Response};
 
+use super::certificates::client_tls;
 use super::keeper::FileKeeper;
 use super::key_file::KeyFile;
 use super::{Addresses, Error, Seams};
@@ -33,8 +35,8 @@ pub(super) struct Ground {
     pub(super) seams: Seams,
     /// The node file, written with the generation of this start.
     pub(super) file: NodeFile,
-    /// The clients' password; `None` lets everyone in.
-    pub(super) password: Option<Password>,
+    /// Which clients may come in, and how.
+    pub(super) admission: Admission,
     /// The key ring of gossip as it was kept.
     keys: VersionedKeys,
     secret: Secret,
@@ -47,12 +49,12 @@ impl Ground {
             Some(path) => Secret::read(path)?,
             None => Secret::development(),
         };
-        let password = password(&config)?;
+        let admission = admission(&config, &seams.clock)?;
         let rng = &seams.rng;
         let new_id = || NodeId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
         let file = NodeFile::begin(&*seams.storage, seams.clock.wall(), new_id)?;
         let keys = key_file(&config, &seams, &secret).read(&secret)?;
-        Ok(Self { config, seams, file, password, keys, secret })
+        Ok(Self { config, seams, file, admission, keys, secret })
     }
 
     /// The keeper of the node file.
@@ -210,7 +212,12 @@ fn key_file(config: &Config, seams: &Seams, secret: &Secret) -> KeyFile {
     KeyFile::new(secret, &config.cluster.name, Arc::clone(&seams.storage), seams.rng.clone())
 }
 
-pub(super) fn password(config: &Config) -> Result<Option<Password>, Error> {
+/// Reads what the settings name for clients: password and certificate.
+pub(super) fn admission(config: &Config, clock: &SharedClock) -> Result<Admission, Error> {
+    Ok(Admission { password: password(config)?, tls: client_tls(config, clock)? })
+}
+
+fn password(config: &Config) -> Result<Option<Password>, Error> {
     let Some(path) = &config.client.password_file else { return Ok(None) };
     let wrong =
         |why: &str| Error::Settings(format!("{} {}: {why}", keys::PASSWORD_FILE, path.display()));

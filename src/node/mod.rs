@@ -9,6 +9,7 @@
 
 mod actions;
 mod backend;
+mod certificates;
 mod client;
 mod error;
 mod ground;
@@ -148,15 +149,15 @@ impl Node {
         self.inner.is_new && !self.inner.shared.view().table.formed
     }
 
-    /// Takes over what can change in a running node: limits and the password of clients, and the rate of
-    /// fills. The rest of `config` must be as it was.
+    /// Takes over what can change in a running node: limits, the password and the certificate of clients,
+    /// and the rate of fills. The rest of `config` must be as it was.
     ///
     /// # Errors
     ///
-    /// The password file cannot be read; all stays as it was.
+    /// A file that the settings name cannot be used; all stays as it was.
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
-        let password = ground::password(config)?;
-        self.inner.server.reload(config.client.clone(), password);
+        let admission = ground::admission(config, &self.inner.clock)?;
+        self.inner.server.reload(config.client.clone(), admission);
         self.inner.shared.set_sync_rate(config.peer.sync_rate);
         Ok(())
     }

@@ -6,18 +6,19 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 
 use crate::admin;
 use crate::admin::status::Addresses;
-use crate::config::settings::keys;
+use crate::config::keys;
 use crate::config::{Config, seed_address};
 use crate::gossip::GossipSocket;
 use crate::limits::UDP_BUFFER;
 use crate::net::{Net, TcpListener};
+use crate::server::{Entrance, Port};
 
 use super::Error;
 
 /// Ports that are bound and not served yet. The peer port belongs to the transport.
 pub(super) struct Ports {
-    pub(super) client: Vec<TcpListener>,
-    pub(super) cluster: Vec<TcpListener>,
+    /// Where clients come in.
+    pub(super) entrances: Vec<(TcpListener, Entrance)>,
     pub(super) gossip: GossipSocket,
     /// `None` in a simulation, where there is no HTTP.
     pub(super) admin: Option<admin::Bound>,
@@ -34,9 +35,18 @@ impl Ports {
         for address in &config.client.listen {
             client.push(tcp(keys::CLIENT_LISTEN, *address)?);
         }
-        let mut cluster = Vec::new();
-        for address in cluster_listen(config, &client)? {
-            cluster.push(tcp(keys::CLUSTER_LISTEN, address)?);
+        let cluster = cluster_listen(config, &client)?;
+        let plain = Entrance::plain(Port::Client);
+        let mut entrances: Vec<_> = client.into_iter().map(|listener| (listener, plain)).collect();
+        let settings = &config.client;
+        for (addresses, what, entrance) in [
+            (&cluster, keys::CLUSTER_LISTEN, Entrance::plain(Port::Cluster)),
+            (&settings.tls_listen, keys::TLS_LISTEN, Entrance::tls(Port::Client)),
+            (&settings.cluster_tls_listen, keys::CLUSTER_TLS_LISTEN, Entrance::tls(Port::Cluster)),
+        ] {
+            for address in addresses {
+                entrances.push((tcp(what, *address)?, entrance));
+            }
         }
         let (what, address) = (keys::GOSSIP_LISTEN, config.gossip.listen);
         let gossip = net.bind_udp(address, UDP_BUFFER).map_err(|source| Error::Bind {
@@ -46,7 +56,7 @@ impl Ports {
         })?;
         let admin =
             if net.is_simulated() { None } else { Some(admin::Bound::bind(&config.admin).await?) };
-        Ok(Self { client, cluster, gossip: GossipSocket::new(gossip), admin, net })
+        Ok(Self { entrances, gossip: GossipSocket::new(gossip), admin, net })
     }
 
     /// The addresses to tell the others; `peer` is where the transport is bound.
@@ -56,17 +66,30 @@ impl Ports {
         peer: SocketAddr,
     ) -> Result<Addresses, Error> {
         let route = self.route(config).await;
-        let first = |listeners: &[TcpListener], what: &'static str| match listeners.first() {
-            Some(listener) => bound(listener.local_addr(), what, config.gossip.listen),
-            None => Err(Error::Settings(format!("{what} names no address"))),
+        let first = |entrance: Entrance, what: &'static str| {
+            let found = self.entrances.iter().find(|(_, which)| *which == entrance);
+            let found = found.map(|(listener, _)| listener.local_addr());
+            found.map(|address| bound(address, what, config.gossip.listen)).transpose()
         };
-        let client = first(&self.client, keys::CLIENT_LISTEN)?;
-        let cluster = first(&self.cluster, keys::CLUSTER_LISTEN)?;
+        let missing = |what: &str| Error::Settings(format!("{what} names no address"));
+        let client = first(Entrance::plain(Port::Client), keys::CLIENT_LISTEN)?
+            .ok_or_else(|| missing(keys::CLIENT_LISTEN))?;
+        let cluster = first(Entrance::plain(Port::Cluster), keys::CLUSTER_LISTEN)?
+            .ok_or_else(|| missing(keys::CLUSTER_LISTEN))?;
+        let client_tls = first(Entrance::tls(Port::Client), keys::TLS_LISTEN)?;
+        let cluster_tls = first(Entrance::tls(Port::Cluster), keys::CLUSTER_TLS_LISTEN)?;
+        // Reached at the same host as without TLS, by the port that was bound.
+        let beside = |plain: Option<SocketAddr>, tls: Option<SocketAddr>| {
+            let host = plain.map(|plain| SocketAddr::new(plain.ip(), 0));
+            tls.map(|tls| advertised(host, tls, route))
+        };
         let gossip = bound(self.gossip.local_addr(), keys::GOSSIP_LISTEN, config.gossip.listen)?;
         let admin = self.admin.as_ref().and_then(|admin| admin.addresses().first().copied());
         let told = Addresses {
             client: advertised(config.client.advertise, client, route),
             cluster: advertised(config.client.cluster_advertise, cluster, route),
+            client_tls: beside(config.client.advertise, client_tls),
+            cluster_tls: beside(config.client.cluster_advertise, cluster_tls),
             gossip: advertised(config.gossip.advertise, gossip, route),
             peer: advertised(config.peer.advertise, peer, route),
             admin: admin.map(|admin| advertised(None, admin, route)),
@@ -174,6 +197,8 @@ mod tests {
         let mut told = Addresses {
             client: at("0.0.0.0:6379"),
             cluster: at("10.0.0.3:16379"),
+            client_tls: None,
+            cluster_tls: None,
             gossip: at("127.0.0.1:7400"),
             peer: at("[::]:7401"),
             admin: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -14,7 +15,7 @@ use crate::hlc;
 use crate::members::MemberInfo;
 use crate::tasks::BoxFuture;
 use crate::transport::PeerStats;
-use crate::types::{ClusterFacts, Db, MemberState, NodeId, Slot};
+use crate::types::{ClusterFacts, Db, MemberState, NodeId, Slot, WallMillis};
 use crate::wire::hello::PROTOCOL_NEWEST;
 
 use super::Inner;
@@ -284,6 +285,11 @@ impl Source for NodeSource {
 
     fn facts(&self) -> Facts {
         shown_facts(&self.0.shared.view().table.facts)
+    }
+
+    fn certificate_ends(&self) -> Vec<(&'static str, f64)> {
+        let seconds = |end: WallMillis| Duration::from_millis(end.0).as_secs_f64();
+        self.0.server.certificate_end().map(|end| ("client", seconds(end))).into_iter().collect()
     }
 }
 

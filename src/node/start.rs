@@ -16,7 +16,7 @@ use crate::net::{Net, TcpListener};
 use crate::peers::Directory;
 use crate::persist::DirectoryStorage;
 use crate::rng::Randomness;
-use crate::server::{Port, Server};
+use crate::server::{Entrance, Server};
 use crate::tasks::{BoxFuture, Executor, Latch, TaskGroup};
 use crate::transport::Transport;
 use crate::types::{MemberState, NodeId, Phase};
@@ -86,9 +86,9 @@ async fn start(
     let control_peers = transport.peers(0)?;
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
-    let Ground { config, seams: Seams { net, clock, rng, storage }, file, password, .. } = ground;
+    let Ground { config, seams: Seams { net, clock, rng, storage }, file, admission, .. } = ground;
     let server =
-        Server::new(config.client.clone(), password, Arc::clone(&clock), metrics.server.clone());
+        Server::new(config.client.clone(), admission, Arc::clone(&clock), metrics.server.clone());
     let inner = Arc::new(Inner {
         me: file.node,
         generation: file.generation,
@@ -128,7 +128,8 @@ async fn start(
         tasks,
     });
     run(&inner, keeper, &port, &control);
-    accept_clients(&inner, ports.client, ports.cluster);
+    inner.watch_certificate(&control);
+    accept_clients(&inner, ports.entrances);
     inner.say_started();
     Ok(inner)
 }
@@ -213,7 +214,7 @@ async fn serve_peers(
 
 /// Accepts clients once the node is in a cluster that can serve them, and hands them to the shards
 /// in turn; those that come before are told to go elsewhere.
-fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<TcpListener>) {
+fn accept_clients(inner: &Arc<Inner>, entrances: Vec<(TcpListener, Entrance)>) {
     let front_ends: Vec<(Executor, Arc<FrontEnd>)> = inner
         .shards
         .iter()
@@ -233,11 +234,7 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
             node.server.close_old();
         }
     });
-    let listeners = client
-        .into_iter()
-        .map(|listener| (listener, Port::Client))
-        .chain(cluster.into_iter().map(|listener| (listener, Port::Cluster)));
-    for (listener, port) in listeners {
+    for (listener, entrance) in entrances {
         let (inner, tasks) = (Arc::clone(inner), inner.tasks.clone());
         let mut turns = front_ends.clone().into_iter().cycle();
         let listeners = inner.listeners.clone();
@@ -250,7 +247,7 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
                     () = inner.has_active_member() => {}
                 }
             };
-            server.turn_away(&listener, served).await;
+            server.turn_away((&listener, entrance), served).await;
             let shared = Arc::clone(&inner.shared);
             let wake = move |now| shared.wake(now);
             let give = move |accepted| {
@@ -259,7 +256,7 @@ fn accept_clients(inner: &Arc<Inner>, client: Vec<TcpListener>, cluster: Vec<Tcp
                     tasks.spawn_on(&executor, "client", server.serve(front_end, accepted));
                 }
             };
-            server.listen(listener, port, stop, (wake, give)).await;
+            server.listen(listener, entrance, stop, (wake, give)).await;
         });
     }
 }

@@ -58,6 +58,8 @@ pub struct TopologyNode {
     pub name: NodeName,
     /// Where cluster clients reach it.
     pub cluster: SocketAddr,
+    /// Where they reach it over TLS, if that is known.
+    pub cluster_tls: Option<SocketAddr>,
     /// Where gossip reaches it.
     pub gossip: SocketAddr,
     /// What membership says of it.

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 
 use crate::command::table;
 use crate::resp::Proto;
-use crate::server::Port;
+use crate::server::{Entrance, Port};
 use crate::types::{Db, Instant};
 
 /// Every connected client, by id.
@@ -26,7 +26,7 @@ pub struct Client {
     id: u64,
     from: SocketAddr,
     to: SocketAddr,
-    port: Port,
+    entrance: Entrance,
     since: Instant,
     /// Milliseconds on the node's clock when it sent its last requests.
     last_active: AtomicU64,
@@ -59,7 +59,7 @@ impl Clients {
     pub(super) fn register(
         self: &Arc<Self>,
         (from, to): (SocketAddr, SocketAddr),
-        port: Port,
+        entrance: Entrance,
         now: Instant,
         max: usize,
     ) -> Option<Registered> {
@@ -72,7 +72,7 @@ impl Clients {
             id,
             from,
             to,
-            port,
+            entrance,
             since: now,
             last_active: AtomicU64::new(millis(now)),
             last_command: AtomicU16::new(0),
@@ -92,7 +92,7 @@ impl Clients {
     /// How many there are on a port.
     pub fn count_on(&self, port: Port) -> usize {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
-        connected.values().filter(|client| client.port == port).count()
+        connected.values().filter(|client| client.entrance.port == port).count()
     }
 
     /// How many there ever were.
@@ -126,6 +126,11 @@ impl Client {
     /// The address it connected to.
     pub(super) const fn to(&self) -> SocketAddr {
         self.to
+    }
+
+    /// Whether it speaks TLS.
+    pub(super) const fn is_tls(&self) -> bool {
+        self.entrance.tls
     }
 
     /// Asks the connection to close once its present requests are answered.

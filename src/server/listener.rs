@@ -22,12 +22,33 @@ const PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 /// Within this time a runtime has asked the system what waits.
 const ASKED: std::time::Duration = std::time::Duration::from_millis(2);
 
+/// What a listener is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Entrance {
+    /// Which clients come there.
+    pub port: Port,
+    /// Whether they speak TLS.
+    pub tls: bool,
+}
+
+impl Entrance {
+    /// Without TLS.
+    pub const fn plain(port: Port) -> Self {
+        Self { port, tls: false }
+    }
+
+    /// With TLS.
+    pub const fn tls(port: Port) -> Self {
+        Self { port, tls: true }
+    }
+}
+
 /// A connection that was accepted and counted; to be served on any thread.
 #[derive(Debug)]
 pub struct Accepted {
     stream: DetachedTcp,
     registered: Registered,
-    port: Port,
+    entrance: Entrance,
     /// How often this node had stood still when the connection had not yet been made.
     stops: u64,
 }
@@ -35,7 +56,11 @@ pub struct Accepted {
 impl Server {
     /// Refuses connections until `served` is done, and says why: a client that nobody serves must
     /// go to another node, not wait for this one.
-    pub async fn turn_away(&self, listener: &TcpListener, served: impl Future<Output = ()>) {
+    pub async fn turn_away(
+        &self,
+        (listener, entrance): (&TcpListener, Entrance),
+        served: impl Future<Output = ()>,
+    ) {
         tokio::pin!(served);
         loop {
             let accepted = tokio::select! {
@@ -46,7 +71,7 @@ impl Server {
             match accepted {
                 Ok((stream, _)) => {
                     self.metrics.rejected_early.increment(1);
-                    refuse(stream, errors::LOADING).await;
+                    refuse(stream, entrance, errors::LOADING).await;
                 }
                 Err(error) => self.rest_from(&error).await,
             }
@@ -58,7 +83,7 @@ impl Server {
     pub async fn listen(
         self: Arc<Self>,
         listener: TcpListener,
-        port: Port,
+        entrance: Entrance,
         mut stop: Stop,
         (wake, mut give): (impl Fn(Instant) -> u64, impl FnMut(Accepted)),
     ) {
@@ -89,7 +114,7 @@ impl Server {
             };
             match accepted {
                 Ok((stream, from)) => {
-                    if let Some(accepted) = self.take_in(stream, from, (port, stops)).await {
+                    if let Some(accepted) = self.take_in(stream, from, (entrance, stops)).await {
                         give(accepted);
                     }
                 }
@@ -115,21 +140,21 @@ impl Server {
         &self,
         stream: TcpStream,
         from: SocketAddr,
-        (port, stops): (Port, u64),
+        (entrance, stops): (Entrance, u64),
     ) -> Option<Accepted> {
         self.metrics.connections.increment(1);
         let to = stream.local_addr().ok()?;
         let now = self.clock.now();
         let Some(registered) =
-            self.clients.register((from, to), port, now, self.live().config.max_clients)
+            self.clients.register((from, to), entrance, now, self.live().config.max_clients)
         else {
             self.metrics.rejected_limit.increment(1);
-            refuse(stream, errors::MAX_CLIENTS).await;
+            refuse(stream, entrance, errors::MAX_CLIENTS).await;
             return None;
         };
         let _without_it_only_slower = stream.set_nodelay(true);
         match stream.detach() {
-            Ok(stream) => Some(Accepted { stream, registered, port, stops }),
+            Ok(stream) => Some(Accepted { stream, registered, entrance, stops }),
             Err(error) => {
                 tracing::debug!(%error, "a client was gone before it was served");
                 None
@@ -139,7 +164,7 @@ impl Server {
 
     /// Serves a connection on this thread until it ends, for whatever reason.
     pub async fn serve<B: Backend>(self: Arc<Self>, backend: Arc<B>, accepted: Accepted) {
-        let Accepted { stream, registered, port, stops } = accepted;
+        let Accepted { stream, registered, entrance, stops } = accepted;
         let stream = match stream.attach() {
             Ok(stream) => stream,
             Err(error) => {
@@ -147,21 +172,30 @@ impl Server {
                 return;
             }
         };
-        let gauge = match port {
-            Port::Client => &self.metrics.clients_plain,
-            Port::Cluster => &self.metrics.clients_cluster,
+        let gauge = match entrance {
+            Entrance { tls: true, .. } => &self.metrics.clients_tls,
+            Entrance { port: Port::Client, .. } => &self.metrics.clients_plain,
+            Entrance { port: Port::Cluster, .. } => &self.metrics.clients_cluster,
         };
         gauge.increment(1.0);
         let client = Arc::clone(&registered.client);
-        let origin = Origin { client, port, stops };
-        let ended = Connection::new(&self, &*backend, origin, stream).run().await;
+        let origin = Origin { client, port: entrance.port, stops };
+        let ended = if entrance.tls {
+            // On the heap: a plain connection must not pay for what TLS keeps.
+            Box::pin(self.serve_tls(&*backend, origin, stream)).await
+        } else {
+            Some(Connection::new(&self, &*backend, origin, stream).run().await)
+        };
         gauge.decrement(1.0);
         tracing::trace!(client = registered.client.id(), ?ended, "client connection ended");
     }
 }
 
-/// Tells a client why it is not served and closes its connection.
-async fn refuse(mut stream: TcpStream, why: &str) {
+/// Tells a client why it is not served and closes its connection; over TLS it could not read it.
+async fn refuse(mut stream: TcpStream, entrance: Entrance, why: &str) {
+    if entrance.tls {
+        return;
+    }
     let text = format!("-{why}\r\n");
     // A new connection's buffer takes the line at once; whoever resets it is not told.
     let _told = within(limits::REFUSAL_TIMEOUT, stream.write_all(text.as_bytes())).await;

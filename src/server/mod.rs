@@ -19,6 +19,7 @@ pub mod backend;
 pub mod clients;
 mod connection;
 mod describe;
+mod handshake;
 mod listener;
 mod local;
 mod password;
@@ -30,21 +31,23 @@ mod topology;
 use std::sync::Arc;
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 pub use backend::{
     Backend, CommandCall, DatabaseFacts, Port, ServerFacts, SlotRange, Started, Topology,
     TopologyNode,
 };
-pub use listener::Accepted;
+pub use listener::{Accepted, Entrance};
 pub use password::Password;
 
 use crate::clock::SharedClock;
 use crate::config::ClientConfig;
+use crate::limits;
 use crate::metrics::{ServerMetrics, level};
 use crate::server::clients::Clients;
 use crate::server::stats::CommandStats;
 use crate::server::topology::ReplyCache;
+use crate::tls::ClientTls;
 
 /// The version of Redis whose behaviour clients may expect; several read nothing but this.
 pub const REDIS_VERSION: &str = "7.2.4";
@@ -56,6 +59,17 @@ pub const CHICKADEE_VERSION: &str = env!("CARGO_PKG_VERSION");
 struct Live {
     config: ClientConfig,
     password: Option<Password>,
+    /// How TLS is spoken; `None` where no port does.
+    tls: Option<ClientTls>,
+}
+
+/// Who may come in, and how.
+#[derive(Clone, Debug, Default)]
+pub struct Admission {
+    /// Without a password every client may do everything.
+    pub password: Option<Password>,
+    /// What the TLS ports need; `None` where there are none.
+    pub tls: Option<ClientTls>,
 }
 
 /// What the connections of all threads share.
@@ -66,34 +80,38 @@ pub struct Server {
     clients: Arc<Clients>,
     stats: CommandStats,
     cluster_replies: ReplyCache,
+    /// Places for TLS handshakes.
+    handshakes: Semaphore,
     /// Told when the node has stood still.
     stood_still: Notify,
 }
 
 impl Server {
-    /// A front end without listeners. Without a password every client may do everything.
+    /// A front end without listeners.
     pub fn new(
         config: ClientConfig,
-        password: Option<Password>,
+        Admission { password, tls }: Admission,
         clock: SharedClock,
         metrics: ServerMetrics,
     ) -> Arc<Self> {
         metrics.clients_limit.set(level(config.max_clients));
         Arc::new(Self {
-            live: ArcSwap::from_pointee(Live { config, password }),
+            live: ArcSwap::from_pointee(Live { config, password, tls }),
             clock,
             metrics,
             clients: Arc::default(),
             stats: CommandStats::default(),
             cluster_replies: ReplyCache::default(),
+            handshakes: Semaphore::new(limits::CLIENT_HANDSHAKES_MAX),
             stood_still: Notify::new(),
         })
     }
 
-    /// Other limits and another password from now on. Whoever has logged in stays so.
-    pub fn reload(&self, config: ClientConfig, password: Option<Password>) {
+    /// Other limits, another password and another certificate from now on. Whoever has logged in stays
+    /// so, and connections go on under the certificate that they began with.
+    pub fn reload(&self, config: ClientConfig, Admission { password, tls }: Admission) {
         self.metrics.clients_limit.set(level(config.max_clients));
-        self.live.store(Arc::new(Live { config, password }));
+        self.live.store(Arc::new(Live { config, password, tls }));
     }
 
     fn live(&self) -> Guard<Arc<Live>> {

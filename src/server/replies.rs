@@ -138,6 +138,8 @@ impl Replies {
         } else {
             self.write_joined(stream).await?;
         }
+        // TLS keeps what the socket did not take.
+        stream.flush().await?;
         self.clear();
         Ok(())
     }

@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -25,18 +26,21 @@ const AUTOMATIC: &str = "ERR slots are placed automatically; nodes join and leav
 #[derive(Debug, Default)]
 pub(super) struct ReplyCache(Mutex<Option<Cached>>);
 
+/// Which reply, in which protocol, and whether over TLS.
+type Asked = (Id, Proto, bool);
+
 #[derive(Debug)]
 struct Cached {
     topology: Arc<Topology>,
-    replies: Vec<((Id, Proto), Bytes)>,
+    replies: Vec<(Asked, Bytes)>,
 }
 
 impl ReplyCache {
     fn reply(
         &self,
         topology: &Arc<Topology>,
-        key: (Id, Proto),
-        encode: fn(&Topology, &mut Encoder<'_>),
+        key: Asked,
+        encode: impl FnOnce(&mut Vec<u8>),
     ) -> Bytes {
         let mut cached = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let fresh = || Cached { topology: Arc::clone(topology), replies: Vec::new() };
@@ -48,7 +52,7 @@ impl ReplyCache {
             return reply.clone();
         }
         let mut out = Vec::new();
-        encode(topology, &mut Encoder::new(&mut out, key.1));
+        encode(&mut out);
         let reply = Bytes::from(out);
         cached.replies.push((key, reply.clone()));
         reply
@@ -80,10 +84,56 @@ pub(super) fn run(
         }
         _ => return Err(Refusal::Fixed(AUTOMATIC)),
     };
-    let key = (row.id, reply.proto());
-    let bytes = context.server.cluster_replies.reply(&context.backend.topology(), key, encode);
-    reply.encoded(&bytes);
+    let (topology, proto) = (context.backend.topology(), reply.proto());
+    if !context.client.is_tls() {
+        let write = |out: &mut Vec<u8>| encode(&topology, &mut Encoder::new(out, proto));
+        let key = (row.id, proto, false);
+        reply.encoded(&context.server.cluster_replies.reply(&topology, key, write));
+        return Ok(());
+    }
+    if my_tls_port(&topology).is_none() {
+        // Not kept: it differs with the address that the client came to.
+        encode(&over_tls(&topology, context.client.to()), reply);
+        return Ok(());
+    }
+    let write = |out: &mut Vec<u8>| {
+        encode(&over_tls(&topology, context.client.to()), &mut Encoder::new(out, proto));
+    };
+    let key = (row.id, proto, true);
+    reply.encoded(&context.server.cluster_replies.reply(&topology, key, write));
     Ok(())
+}
+
+/// Where cluster clients reach this node over TLS.
+fn my_tls_port(topology: &Topology) -> Option<SocketAddr> {
+    topology.nodes.iter().find(|node| node.id == topology.me)?.cluster_tls
+}
+
+/// The cluster as a client over TLS reaches it: each node by its TLS port. For those whose port is
+/// not known this node stands in, which serves every key; if it has no such port itself, it is the only
+/// one, at `here`, where the client came to.
+fn over_tls(topology: &Topology, here: SocketAddr) -> Topology {
+    let mine = my_tls_port(topology);
+    let mut places = Vec::with_capacity(topology.nodes.len());
+    let mut nodes = Vec::new();
+    let mut me = None;
+    for node in &topology.nodes {
+        let is_me = node.id == topology.me;
+        let port = if is_me { Some(mine.unwrap_or(here)) } else { mine.and(node.cluster_tls) };
+        places.push(port.map(|_| nodes.len()));
+        if is_me {
+            me = Some(nodes.len());
+        }
+        nodes.extend(port.map(|cluster| TopologyNode { cluster, ..node.clone() }));
+    }
+    let known = |place: &usize| places.get(*place).copied().flatten();
+    let ranges = topology.ranges.iter().map(|range| {
+        let mut set: Vec<usize> = range.nodes.iter().filter_map(known).collect();
+        set.extend(me.filter(|me| !set.contains(me)));
+        SlotRange { nodes: set, ..range.clone() }
+    });
+    let ranges = ranges.collect();
+    Topology { nodes, ranges, ..topology.clone() }
 }
 
 const fn is_there(state: MemberState) -> bool {

@@ -39,7 +39,13 @@ pub enum ConfigError {
 }
 
 /// Gives rustls the node's clock.
-struct NodeTime(SharedClock);
+pub(super) struct NodeTime(SharedClock);
+
+impl NodeTime {
+    pub(super) fn new(clock: &SharedClock) -> Self {
+        Self(Arc::clone(clock))
+    }
+}
 
 impl fmt::Debug for NodeTime {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -85,11 +91,10 @@ pub fn quic_server(
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trust)?), Arc::clone(&provider))
             .build()?;
-    let mut config =
-        ServerConfig::builder_with_details(provider, Arc::new(NodeTime(Arc::clone(clock))))
-            .with_protocol_versions(&[&TLS13])?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(own.chain(), own.key())?;
+    let mut config = ServerConfig::builder_with_details(provider, Arc::new(NodeTime::new(clock)))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(own.chain(), own.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.ignore_client_order = true;
@@ -102,11 +107,10 @@ pub fn quic_client(
     own: &NodeCertificate,
     clock: &SharedClock,
 ) -> Result<QuicClientConfig, ConfigError> {
-    let mut config =
-        ClientConfig::builder_with_details(suites(), Arc::new(NodeTime(Arc::clone(clock))))
-            .with_protocol_versions(&[&TLS13])?
-            .with_root_certificates(roots(trust)?)
-            .with_client_auth_cert(own.chain(), own.key())?;
+    let mut config = ClientConfig::builder_with_details(suites(), Arc::new(NodeTime::new(clock)))
+        .with_protocol_versions(&[&TLS13])?
+        .with_root_certificates(roots(trust)?)
+        .with_client_auth_cert(own.chain(), own.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config.try_into()?)

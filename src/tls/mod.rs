@@ -1,4 +1,5 @@
 //! Trust between nodes: one secret makes the cluster's certificate authority, and every other key.
+//! Trust of clients (`clients`): the operator's own certificates.
 //!
 //! ```text
 //! secret file ─► Secret ─HKDF─┬─► CA key (bound to the cluster's name) ─► leaf of this start ─► configs
@@ -11,11 +12,13 @@
 //! Whoever has the secret is a member; there is no revocation of a single node. Nothing derived is
 //! ever written to disk but sealed, and what is secret is wiped when dropped.
 
+pub mod clients;
 pub mod configs;
 pub mod identity;
 pub mod sealed;
 pub mod secret;
 
+pub use clients::{ClientTls, ClientTlsError, ClientTlsFiles, lacks_certificate};
 pub use configs::{ALPN, ConfigError, describe_alert, quic_client, quic_server};
 pub use identity::{ClusterTrust, IdentityError, NodeCertificate, node_of, seed_server_name};
 pub use sealed::FileSeal;

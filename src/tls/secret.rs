@@ -24,7 +24,7 @@ pub const SECRET_MIN: usize = 32;
 const FILE_MAX: usize = 4096;
 
 /// Bits of a file's mode that a secret must not have: write for the group, anything for others.
-const FORBIDDEN_MODE: u32 = 0o027;
+pub(super) const FORBIDDEN_MODE: u32 = 0o027;
 
 /// Separates this use of the secret from any other program's.
 const SALT: &[u8] = b"chickadee/v1";

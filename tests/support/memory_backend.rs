@@ -20,8 +20,8 @@ use chickadee::metrics::Metrics;
 use chickadee::net::Net;
 use chickadee::resp::{Encoder, Proto};
 use chickadee::server::{
-    Backend, CommandCall, DatabaseFacts, Password, Port, Server, ServerFacts, SlotRange, Started,
-    Topology, TopologyNode,
+    Admission, Backend, CommandCall, DatabaseFacts, Entrance, Password, Port, Server, ServerFacts,
+    SlotRange, Started, Topology, TopologyNode,
 };
 use chickadee::tasks::TaskGroup;
 use chickadee::types::{ByteSize, Db, Instant, MemberState, NodeId, NodeName, Slot, WallMillis};
@@ -232,6 +232,7 @@ fn topology() -> Topology {
         id: NodeId(u128::from(id)),
         name: node_name(name),
         cluster: address(7000 + id),
+        cluster_tls: None,
         gossip: address(8000 + id),
         state,
     };
@@ -264,6 +265,11 @@ pub(crate) fn settings() -> ClientConfig {
         cluster_listen: Vec::new(),
         advertise: None,
         cluster_advertise: None,
+        tls_listen: Vec::new(),
+        cluster_tls_listen: Vec::new(),
+        tls_cert_file: None,
+        tls_key_file: None,
+        tls_client_ca_file: None,
         op_timeout: Duration::from_secs(2),
         password_file: None,
         max_clients: 100,
@@ -294,7 +300,8 @@ impl FrontEnd {
             stops: Arc::default(),
         });
         let password = password.and_then(Password::from_text);
-        let server = Server::new(settings, password, clock, Metrics::unregistered().server);
+        let admission = Admission { password, tls: None };
+        let server = Server::new(settings, admission, clock, Metrics::unregistered().server);
         let tasks = TaskGroup::new();
         let listen = |port| {
             let listener = Net::Os.bind_tcp(address(0)).unwrap();
@@ -307,8 +314,8 @@ impl FrontEnd {
                 let serve = Arc::clone(&serving).serve(Arc::clone(&memory), accepted);
                 group.spawn("connection", serve);
             };
-            let accept =
-                Arc::clone(&server).listen(listener, port, tasks.stop_signal(), (wake, give));
+            let (entrance, stop) = (Entrance::plain(port), tasks.stop_signal());
+            let accept = Arc::clone(&server).listen(listener, entrance, stop, (wake, give));
             tasks.spawn("listener", accept);
             bound
         };

@@ -67,6 +67,8 @@ impl Source for FakeNode {
             addresses: Addresses {
                 client: address(1),
                 cluster: address(2),
+                client_tls: None,
+                cluster_tls: None,
                 gossip: address(3),
                 peer: address(4),
                 admin: Some(address(5)),
@@ -137,6 +139,10 @@ impl Source for FakeNode {
             return Err(vec!["joining".into(), "3 slots incomplete".into()]);
         }
         Ok(())
+    }
+
+    fn certificate_ends(&self) -> Vec<(&'static str, f64)> {
+        vec![("client", 1.0)]
     }
 
     fn metrics(&self) -> String {
