@@ -515,7 +515,7 @@ fn actions_go_through_the_socket() {
     with_node(nowhere(), |_, socket, _| {
         let (code, out, _) = run(&["leave", "--json", "--socket", socket]);
         assert_eq!((code, out.contains("\"slots_remaining\": 0")), (0, true), "{out}");
-        let (code, _, err) = run(&["form", "--socket", socket]);
+        let (code, _, err) = run(&["form", "forget", "cluster", "keys", "--socket", socket]);
         assert_eq!((code, err.as_str()), (1, "chickadee: already a member\n"));
         let (code, out, _) = run(&["forget", "n 2", "--socket", socket]);
         assert_eq!((code, out.as_str()), (0, "forgot n 2\n"));
@@ -618,17 +618,113 @@ fn data_goes_through_the_client_port() {
     talk(vec![("GET k", "-NOAUTH Authentication required.\r\n")], &["get", "k"], (1, "", refused));
 }
 
+const VERBS: &[&str] = &[
+    "serve",
+    "dev",
+    "status",
+    "members",
+    "ring",
+    "slots",
+    "peers",
+    "stats",
+    "explain",
+    "get",
+    "set",
+    "del",
+    "ttl",
+    "scan",
+    "leave",
+    "form",
+    "keygen",
+    "config",
+    "completions",
+    "man",
+    "version",
+];
+
 #[test]
 fn help_names_every_verb() {
     let (code, out, _) = run(&["--help"]);
     assert_eq!(code, 0);
-    for verb in [
-        "serve", "dev", "status", "members", "ring", "slots", "peers", "stats", "explain", "get",
-        "set", "del", "ttl", "scan", "leave", "form", "forget", "cluster", "keys", "keygen",
-        "config", "version",
-    ] {
+    for verb in VERBS {
         let named = out.lines().any(|line| line.trim_start().starts_with(&format!("{verb} ")));
         assert!(named, "{verb}: {out}");
     }
-    assert!(Path::new(env!("CARGO_BIN_EXE_chickadee")).exists());
+}
+
+// --- what is installed beside the program --------------------------------------------------
+
+#[test]
+fn bash_completes_verbs_flags_and_words() {
+    let completed = |words: &str| {
+        let script = r#"
+            eval "$("$0" completions bash)"
+            COMP_WORDS=($1) COMP_CWORD=$((${#COMP_WORDS[@]} - 1))
+            _chickadee chickadee "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
+            printf '%s\n' "${COMPREPLY[@]}""#;
+        let arguments = ["-uc", script, env!("CARGO_BIN_EXE_chickadee"), words];
+        let (code, out, err) = finished(Command::new("bash").args(arguments).output().unwrap());
+        assert_eq!((code, err.as_str()), (0, ""), "{words}");
+        out.lines().map(str::to_owned).collect::<Vec<_>>()
+    };
+    assert_eq!(completed("chickadee stat"), ["status", "stats"]);
+    assert_eq!(completed("chickadee ring l"), ["locate"]);
+    assert_eq!(completed("chickadee status --wai"), ["--wait"]);
+    assert_eq!(completed("chickadee status --wait r"), ["ready", "replicated"]);
+}
+
+#[test]
+fn completions_name_every_verb_and_are_what_their_shell_reads() {
+    let folder = tempfile::tempdir().unwrap();
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, out, err) = run(&["completions", shell]);
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        for verb in VERBS {
+            assert!(out.contains(verb), "{shell}: {verb}");
+        }
+        let file = folder.path().join(shell);
+        std::fs::write(&file, out).unwrap();
+        match Command::new(shell).arg("-n").arg(&file).output() {
+            Ok(read) => assert_eq!(finished(read), (0, String::new(), String::new()), "{shell}"),
+            Err(error) => println!("left out: {shell} does not run ({error})"),
+        }
+    }
+    let (code, out, err) = run(&["completions", "cmd.exe"]);
+    assert_eq!((code, out.as_str()), (2, ""));
+    assert!(err.contains("bash"), "{err}");
+}
+
+#[test]
+fn every_verb_and_the_settings_have_a_manual_page() {
+    let folder = tempfile::tempdir().unwrap();
+    let pages = folder.path().join("share/man");
+    let (code, out, err) = run(&["man", pages.to_str().unwrap()]);
+    assert_eq!((code, out.as_str(), err.lines().count()), (0, "", 1), "{err}");
+    let page = |name: &str| std::fs::read_to_string(pages.join(name)).unwrap();
+    let main = page("chickadee.1");
+    for verb in VERBS {
+        let version = env!("CARGO_PKG_VERSION");
+        let title = format!(".TH chickadee-{verb} 1 \" \" \"chickadee {version}\" Chickadee\n");
+        assert!(page(&format!("chickadee-{verb}.1")).contains(&title), "{verb}");
+        assert!(main.contains(&format!("chickadee\\-{verb}(1)")), "{verb}: {main}");
+    }
+    assert!(page("chickadee-ring-locate.1").contains("Who should hold a key"));
+    assert!(page("chickadee.toml.5").contains("cluster.replicas"));
+    assert!(!pages.join("chickadee-help.1").exists());
+    for entry in std::fs::read_dir(&pages).unwrap() {
+        let path = entry.unwrap().path();
+        match Command::new("groff")
+            .args(["-Kutf8", "-ww", "-man", "-Tutf8", "-z"])
+            .arg(&path)
+            .output()
+        {
+            Ok(read) => assert_eq!(finished(read), (0, String::new(), String::new()), "{path:?}"),
+            Err(error) => println!("left out: groff does not run ({error})"),
+        }
+    }
+    let file = folder.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let (code, out, err) = run(&["man", file.to_str().unwrap()]);
+    assert_eq!((code, out.as_str(), err.lines().count()), (1, "", 1), "{err}");
+    assert!(err.contains("cannot write manual pages to"), "{err}");
 }

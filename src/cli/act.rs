@@ -8,8 +8,8 @@ use crate::cli::ask::{Ask, query_escaped};
 use crate::cli::failure::Failure;
 use crate::cli::look::facts_page;
 use crate::cli::output::{self, Output, Page};
-use crate::config::settings::find;
 use crate::config::keys;
+use crate::config::settings::find;
 use crate::types::Phase;
 use crate::types::units::{format_span, parse_span};
 

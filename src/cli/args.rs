@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
 
 use crate::cli::output::Format;
 use crate::config::load::Flag;
@@ -101,6 +102,17 @@ pub(super) enum Verb {
     Config {
         #[command(subcommand)]
         verb: ConfigVerb,
+    },
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write manual pages, one for each verb and one for the settings
+    Man {
+        /// The folder; made if it is not there
+        #[arg(value_name = "DIR")]
+        folder: PathBuf,
     },
     /// Show the version
     Version,

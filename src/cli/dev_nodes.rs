@@ -18,8 +18,8 @@ use crate::cli::service;
 use crate::cli::sources::CREDENTIALS_VARIABLE;
 use crate::cli::{make, output};
 use crate::clock::within;
-use crate::config::load::VARIABLE_PREFIX;
 use crate::config::keys;
+use crate::config::load::VARIABLE_PREFIX;
 use crate::rng::Randomness;
 use crate::tasks;
 

@@ -16,6 +16,7 @@ mod logging;
 mod look;
 mod make;
 mod output;
+mod pages;
 mod reload;
 mod resp_client;
 mod run_node;
@@ -61,6 +62,8 @@ fn dispatch(args: Args) -> Result<(), Failure> {
         Verb::Serve(serve) => return serve::serve(&serve),
         Verb::Keygen { out } => return make::keygen(out.as_deref()),
         Verb::Config { verb } => return make::config(&verb, output),
+        Verb::Completions { shell } => return pages::completions(shell),
+        Verb::Man { folder } => return pages::man(&folder),
         Verb::Version => return make::version(output),
         _ => {}
     }
@@ -84,7 +87,12 @@ fn dispatch(args: Args) -> Result<(), Failure> {
             Verb::Cluster { verb: ClusterVerb::Set { key, value } } => {
                 act::set_fact(&Ask::acting(&common)?, (&key, &value), output).await
             }
-            Verb::Serve(_) | Verb::Keygen { .. } | Verb::Config { .. } | Verb::Version => Ok(()),
+            Verb::Serve(_)
+            | Verb::Keygen { .. }
+            | Verb::Config { .. }
+            | Verb::Completions { .. }
+            | Verb::Man { .. }
+            | Verb::Version => Ok(()),
         }
     });
     // What still blocks a thread (a read of standard input) must not hold the program back.

@@ -12,8 +12,8 @@ use crate::cli::logging::Level;
 use crate::cli::service::Manager;
 use crate::cli::sources;
 use crate::config::Config;
-use crate::config::load::{Flag, Origin};
 use crate::config::keys;
+use crate::config::load::{Flag, Origin};
 use crate::node::Node;
 
 /// What settings are read from, and what came of them last.

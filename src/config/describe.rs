@@ -1,6 +1,8 @@
-//! The table of settings as people read it: the example file and the manual page.
+//! The table of settings as people read it: the example file, the manual's page and chickadee.toml(5).
 
 use std::fmt;
+
+use roff::{Inline, Roff, bold, italic, roman};
 
 use crate::config::load::Loaded;
 use crate::config::setting::{Change, Setting};
@@ -49,7 +51,9 @@ pub struct Manual;
 const MANUAL_HEAD: &str = "# Settings
 
 Made from the table in `src/config/settings.rs`; a test compares.
+";
 
+const HOW_TO_SET: &str = "\
 A setting stands in the file as `key` in its section, in the environment as the variable, on the
 command line of `serve` as the flag or as `--set section.key=value`. Flags go before variables,
 variables before the file, the file before the defaults. An unknown name is an error. Numbers and
@@ -61,7 +65,7 @@ counts.
 
 impl fmt::Display for Manual {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(MANUAL_HEAD)?;
+        write!(f, "{MANUAL_HEAD}\n{HOW_TO_SET}")?;
         for (section, rows) in sections() {
             writeln!(f, "\n## {section}")?;
             rows.iter().try_for_each(|row| paragraph(f, row))?;
@@ -71,25 +75,90 @@ impl fmt::Display for Manual {
 }
 
 fn paragraph(f: &mut fmt::Formatter<'_>, row: &Setting) -> fmt::Result {
-    let when = match row.change {
-        Change::Reload => " · *reloads*",
-        Change::Restart => "",
-        Change::Forming => " · *cluster fact*",
-    };
-    writeln!(f, "\n### `{}`{when}\n\n{}", row.key, row.doc)?;
+    let mark = mark(row).map(|mark| format!(" · {mark}")).unwrap_or_default();
+    writeln!(f, "\n### `{}`{mark}\n\n{}", row.key, row.doc)?;
     if !row.more.is_empty() {
         writeln!(f, "{}", row.more)?;
     }
-    write!(f, "\nTakes {}. Default: ", row.kind.describe())?;
-    match row.default {
-        "" => write!(f, "{}", row.fallback)?,
-        default => write!(f, "`{default}`")?,
+    writeln!(f, "\n{}", range_and_names(row))
+}
+
+/// When a change takes effect, if not only at the next start.
+const fn mark(row: &Setting) -> Option<&'static str> {
+    match row.change {
+        Change::Reload => Some("*reloads*"),
+        Change::Restart => None,
+        Change::Forming => Some("*cluster fact*"),
     }
-    write!(f, ". `{}` · ", row.variable())?;
-    if let Some(short) = row.flag {
-        write!(f, "`--{short}`, ")?;
+}
+
+fn range_and_names(row: &Setting) -> String {
+    let default = match row.default {
+        "" => row.fallback.to_owned(),
+        default => format!("`{default}`"),
+    };
+    let short = row.flag.map(|short| format!("`--{short}`, ")).unwrap_or_default();
+    format!(
+        "Takes {}. Default: {default}. `{}` · {short}`--{}`",
+        row.kind.describe(),
+        row.variable(),
+        row.long_flag()
+    )
+}
+
+/// The date of a page that has none: an empty one would let what follows it take its place.
+pub const NO_DATE: &str = " ";
+
+/// The page chickadee.toml(5), in roff.
+#[derive(Clone, Copy, Debug)]
+pub struct ManPage;
+
+impl fmt::Display for ManPage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut page = Roff::new();
+        let version = concat!("chickadee ", env!("CARGO_PKG_VERSION"));
+        page.control("TH", ["chickadee.toml", "5", NO_DATE, version, "Chickadee"]);
+        // Names are copied from here: none is broken in two.
+        page.control("nh", []);
+        page.control("SH", ["NAME"]).text([roman("chickadee.toml - settings of a Chickadee node")]);
+        page.control("SH", ["DESCRIPTION"]).text(inlines(
+            "The settings file of `chickadee serve`, in TOML: `/etc/chickadee/chickadee.toml`, or the \
+             one that `--config` names. `chickadee config example` prints one with every setting.",
+        ));
+        page.control("PP", []).text(inlines(HOW_TO_SET));
+        for (section, rows) in sections() {
+            page.control("SH", [format!("[{section}]").as_str()]);
+            for row in rows {
+                entry(&mut page, row);
+            }
+        }
+        page.control("SH", ["SEE ALSO"]).text(inlines("`chickadee`(1), `chickadee-serve`(1)"));
+        f.write_str(&page.render())
     }
-    writeln!(f, "`--{}`", row.long_flag())
+}
+
+fn entry(page: &mut Roff, row: &Setting) {
+    let mut head = vec![bold(row.key)];
+    head.extend(mark(row).into_iter().flat_map(|mark| inlines(&format!(" · {mark}"))));
+    page.control("TP", []).text(head).text(inlines(row.doc));
+    if !row.more.is_empty() {
+        page.text(inlines(row.more));
+    }
+    page.control("br", []).text(inlines(&range_and_names(row)));
+}
+
+/// What the table writes as `code` and *stress*, in bold and italics.
+fn inlines(text: &str) -> Vec<Inline> {
+    let mut found = Vec::new();
+    for (at, part) in text.split('`').enumerate() {
+        if at % 2 == 1 {
+            found.push(bold(part));
+            continue;
+        }
+        let parts = part.split('*').enumerate();
+        found.extend(parts.map(|(at, part)| if at % 2 == 1 { italic(part) } else { roman(part) }));
+    }
+    found
 }
 
 fn sections() -> impl Iterator<Item = (&'static str, &'static [Setting])> {
@@ -146,6 +215,19 @@ mod tests {
     use std::path::Path;
 
     use super::*;
+
+    #[test]
+    fn the_man_page_has_every_setting_and_no_markdown() {
+        let page = ManPage.to_string();
+        for row in SETTINGS {
+            let entry = format!("\n.TP\n\\fB{}\\fR", row.key.replace('-', "\\-"));
+            assert!(page.contains(&entry), "{}", row.key);
+        }
+        // An apostrophe of roff's.
+        let text = page.replace("\\*(Aq", "'");
+        assert!(!text.contains('`') && !text.contains('*'), "{text}");
+        assert!(page.contains("\\fIcluster fact\\fR"), "{page}");
+    }
 
     #[test]
     fn the_manual_page_is_up_to_date() {

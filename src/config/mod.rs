@@ -19,9 +19,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use keys::CLUSTER_NAME;
 use load::{ConfigError, Loaded, Machine, Sources, load};
 use setting::{Change, Setting};
-use keys::CLUSTER_NAME;
 use settings::{SETTINGS, find};
 use value::{Raw, Value};
 
