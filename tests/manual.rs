@@ -82,25 +82,47 @@ fn metrics_are_named_by_the_rules() {
     }
 }
 
+/// The file is installed as it stands, on a host that has neither secret nor password.
 #[test]
-fn the_settings_of_the_deployed_example_are_good() {
+fn the_deployed_settings_are_good_as_they_stand_and_for_a_cluster() {
     let text = fs::read_to_string(root().join("deploy/chickadee.toml")).unwrap();
-    let machine = Machine {
-        host_name: "a".to_owned(),
-        total_memory: ByteSize(1 << 30),
-        data_dir: PathBuf::from("/data"),
-        runtime_dir: None,
-        credentials: BTreeMap::new(),
+    let load = |text: &str, credentials: &[(&'static str, &str)]| {
+        let credentials = credentials.iter().map(|(name, file)| (*name, PathBuf::from(file)));
+        let machine = Machine {
+            host_name: "a".to_owned(),
+            total_memory: ByteSize(1 << 30),
+            data_dir: PathBuf::from("/data"),
+            runtime_dir: None,
+            credentials: credentials.collect(),
+        };
+        let sources = Sources {
+            file: Some(FileText { path: "deploy/chickadee.toml", text }),
+            environment: &BTreeMap::new(),
+            flags: &[],
+            form: false,
+            machine: &machine,
+        };
+        load(&sources)
     };
-    let sources = Sources {
-        file: Some(FileText { path: "deploy/chickadee.toml", text: &text }),
-        environment: &BTreeMap::new(),
-        flags: &[],
-        form: false,
-        machine: &machine,
+    let alone = load(&text, &[]).unwrap().config;
+    assert!(alone.cluster.join.is_empty());
+    assert!(alone.client.listen.iter().all(|address| address.ip().is_loopback()));
+
+    let open = |line: &str| match line.strip_prefix('#') {
+        Some(setting) if setting.starts_with(char::is_alphabetic) => format!("{setting}\n"),
+        _ => format!("{line}\n"),
     };
-    let loaded = load(&sources).unwrap();
-    assert_eq!(loaded.config.cluster.join.len(), 3);
+    let for_a_cluster: String = text.lines().map(open).collect();
+    let missing = load(&for_a_cluster, &[]).unwrap_err().to_string();
+    assert!(missing.contains("needs a secret"), "{missing}");
+    let credentials = [("secret", "/run/secret"), ("password", "/run/password")];
+    let several = load(&for_a_cluster, &credentials).unwrap().config;
+    assert_eq!(several.cluster.join.len(), 3);
+    let listen = [several.gossip.listen, several.peer.listen, several.client.listen[0]];
+    assert!(listen.iter().all(|address| address.ip().is_unspecified()), "{listen:?}");
+    // What is not commented out by then is prose.
+    let comments = for_a_cluster.lines().filter_map(|line| line.strip_prefix('#'));
+    assert!(comments.into_iter().all(|rest| rest.is_empty() || rest.starts_with(' ')));
 }
 
 #[test]
