@@ -638,6 +638,7 @@ const VERBS: &[&str] = &[
     "forget",
     "cluster",
     "keys",
+    "cert",
     "keygen",
     "config",
     "completions",

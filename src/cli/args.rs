@@ -11,8 +11,8 @@ use crate::config::load::Flag;
 use crate::config::setting::Setting;
 use crate::config::settings::SETTINGS;
 use crate::config::value::Kind;
-use crate::types::Db;
 use crate::types::units::parse_span;
+use crate::types::{ClusterName, Db, NodeName};
 
 /// A distributed in-memory cache: any Redis client, any node.
 #[derive(Debug, Parser)]
@@ -91,6 +91,11 @@ pub(super) enum Verb {
     Keys {
         #[command(subcommand)]
         verb: KeysVerb,
+    },
+    /// Certificates made with an authority of one's own
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
     },
     /// Make a secret for a cluster
     Keygen {
@@ -277,6 +282,55 @@ pub(super) enum KeysVerb {
         id: u8,
     },
 }
+
+/// Certificates of an operator: for peers in the place of derived ones, and for clients over TLS.
+#[derive(Debug, Subcommand)]
+pub(super) enum CertVerb {
+    /// Make an authority: ca.pem, and ca.key, which signs
+    Ca {
+        /// The cluster that it is for
+        #[arg(long, value_name = "NAME", default_value = DEFAULT_CLUSTER)]
+        cluster: ClusterName,
+        /// The folder to write to
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        out: PathBuf,
+        /// How long it is valid
+        #[arg(long, default_value = "3650d", value_parser = span)]
+        valid: Duration,
+    },
+    /// Make a node's certificate NAME.pem and its key NAME.key
+    Issue(IssueArgs),
+    /// Show the certificates of a file; exit 1 if one is not valid now
+    Show {
+        /// The file (PEM)
+        file: PathBuf,
+    },
+}
+
+/// What a certificate is made from.
+#[derive(Debug, clap::Args)]
+pub(super) struct IssueArgs {
+    /// The node's name
+    pub(super) name: NodeName,
+    /// A name or address by which clients reach the node; may be repeated
+    #[arg(long = "host", value_name = "HOST")]
+    pub(super) hosts: Vec<String>,
+    /// The cluster that it belongs to
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_CLUSTER)]
+    pub(super) cluster: ClusterName,
+    /// The folder with ca.pem and ca.key
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(super) ca: PathBuf,
+    /// The folder to write to
+    #[arg(long, value_name = "FOLDER", default_value = ".")]
+    pub(super) out: PathBuf,
+    /// How long it is valid
+    #[arg(long, default_value = "90d", value_parser = span)]
+    pub(super) valid: Duration,
+}
+
+/// The name that a cluster has where the settings give none.
+const DEFAULT_CLUSTER: &str = "chickadee";
 
 /// Settings, checked or shown.
 #[derive(Debug, Subcommand)]

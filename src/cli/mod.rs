@@ -7,6 +7,7 @@
 mod act;
 mod args;
 mod ask;
+mod cert;
 mod data;
 mod dev;
 mod dev_nodes;
@@ -61,6 +62,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
     match verb {
         Verb::Serve(serve) => return serve::serve(&serve),
         Verb::Keygen { out } => return make::keygen(out.as_deref()),
+        Verb::Cert { verb } => return cert::cert(&verb, output),
         Verb::Config { verb } => return make::config(&verb, output),
         Verb::Completions { shell } => return pages::completions(shell),
         Verb::Man { folder } => return pages::man(&folder),
@@ -89,6 +91,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
             }
             Verb::Serve(_)
             | Verb::Keygen { .. }
+            | Verb::Cert { .. }
             | Verb::Config { .. }
             | Verb::Completions { .. }
             | Verb::Man { .. }

@@ -16,6 +16,18 @@ pub const CLUSTER_ADVERTISE: &str = "client.cluster_advertise";
 pub const TLS_LISTEN: &str = "client.tls_listen";
 /// The TLS ports of cluster clients.
 pub const CLUSTER_TLS_LISTEN: &str = "client.cluster_tls_listen";
+/// The certificate for clients.
+pub const TLS_CERT_FILE: &str = "client.tls_cert_file";
+/// Its key.
+pub const TLS_KEY_FILE: &str = "client.tls_key_file";
+/// Who signs the certificates of clients.
+pub const TLS_CLIENT_CA_FILE: &str = "client.tls_client_ca_file";
+/// The node's certificate for its peers.
+pub const CERT_FILE: &str = "security.cert_file";
+/// Its key.
+pub const KEY_FILE: &str = "security.key_file";
+/// Who signs the certificates of peers.
+pub const CA_FILE: &str = "security.ca_file";
 /// The file of the clients' users.
 pub const ACL_FILE: &str = "client.acl_file";
 /// The file of the clients' password.

@@ -228,10 +228,17 @@ pub enum AcksShortfall {
 }
 
 /// Trust between nodes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
+#[expect(clippy::struct_field_names, reason = "named as the settings are")]
 pub struct SecurityConfig {
     /// `security.secret_file`.
     pub secret_file: Option<PathBuf>,
+    /// `security.cert_file`: the certificate for peers, where none is derived from the secret.
+    pub cert_file: Option<PathBuf>,
+    /// `security.key_file`.
+    pub key_file: Option<PathBuf>,
+    /// `security.ca_file`.
+    pub ca_file: Option<PathBuf>,
 }
 
 /// The gossip socket.

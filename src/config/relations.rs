@@ -22,6 +22,8 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
         log: _,
     } = &loaded.config;
     let secret = security.secret_file.is_some();
+    let files = [&security.cert_file, &security.key_file, &security.ca_file];
+    let named = files.iter().filter(|file| file.is_some()).count();
     let fault = |key: &'static str, message: String| {
         let value = find(key).map(|row| row.show(&loaded.config)).unwrap_or_default();
         Err(ConfigError::Relation { origin: loaded.origin(key), key, value, message })
@@ -30,6 +32,9 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
         if beyond_loopback(address) && !secret {
             return fault(key, NEEDS_SECRET.to_owned());
         }
+    }
+    if named > 0 && named < files.len() {
+        return fault("security.cert_file", NEEDS_ALL_THREE.to_owned());
     }
     if let Some((key, message)) = trust_of_clients(client) {
         return fault(key, message.to_owned());
@@ -85,6 +90,8 @@ fn trust_of_clients(client: &ClientConfig) -> Option<(&'static str, &'static str
     None
 }
 
+const NEEDS_ALL_THREE: &str = "certificate, key and authorities go together: set \
+                               security.cert_file, security.key_file and security.ca_file, or none";
 const NEEDS_SECRET: &str = "reaches beyond loopback, which needs a secret: make one with \
                             `chickadee keygen --out FILE` and name it by security.secret_file";
 const NEEDS_PASSWORD: &str = "reaches beyond loopback, which needs a password: name its file by \

@@ -266,6 +266,37 @@ const BEFORE_CLIENT: &[Setting] = &[
         ..BLANK
     },
     Setting {
+        key: "security.cert_file",
+        kind: Kind::Path,
+        fallback: "derived from the secret",
+        doc: "The certificate (PEM) by which peers know this node, with what leads to its authority.",
+        more: "With `security.key_file` and `security.ca_file`, on all nodes of the cluster or on \
+               none. `chickadee cert issue` makes one; any other must name \
+               `peer.<cluster>.chickadee`. The files are read again at a reload.",
+        put: |c, v| c.security.cert_file = v.text().map(PathBuf::from),
+        get: |c| path(c.security.cert_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "security.key_file",
+        kind: Kind::Path,
+        fallback: "derived from the secret",
+        doc: "The private key (PEM) of `security.cert_file`; for the node's user alone.",
+        put: |c, v| c.security.key_file = v.text().map(PathBuf::from),
+        get: |c| path(c.security.key_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "security.ca_file",
+        kind: Kind::Path,
+        fallback: "derived from the secret",
+        doc: "The authorities (PEM) that sign the certificates of the cluster's nodes.",
+        more: "More than one while authorities change.",
+        put: |c, v| c.security.ca_file = v.text().map(PathBuf::from),
+        get: |c| path(c.security.ca_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
         key: "gossip.listen",
         kind: Kind::Address,
         default: "127.0.0.1:7400",

@@ -1,5 +1,5 @@
-//! The certificate for clients: read before any port is bound, read again on demand, and watched, so
-//! that its end surprises nobody.
+//! The certificates for clients and for peers: read before any port is bound, read again on demand, and
+//! watched, so that their end surprises nobody.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use crate::clock::SharedClock;
 use crate::config::Config;
 use crate::limits::CERTIFICATE_WARNING;
 use crate::tasks::Executor;
-use crate::tls::{ClientTls, ClientTlsFiles};
+use crate::tls::{ClientTls, ClientTlsFiles, Credentials, PeerFiles};
 use crate::types::WallMillis;
 
 use super::{Error, Inner};
@@ -27,12 +27,31 @@ pub(super) fn client_tls(config: &Config, clock: &SharedClock) -> Result<Option<
     };
     let authority = client.tls_client_ca_file.as_deref();
     let tls = ClientTls::read(ClientTlsFiles { certificate, key, authority }, clock)?;
-    warn_of_end(tls.not_after(), clock.wall());
+    warn_of_end("client", tls.not_after(), clock.wall());
     Ok(Some(tls))
 }
 
+/// An operator's certificates for peers; `None` where they follow from the secret.
+pub(super) fn peer_credentials(
+    config: &Config,
+    now: WallMillis,
+) -> Result<Option<Credentials>, Error> {
+    let security = &config.security;
+    let (Some(certificate), Some(key), Some(authority)) =
+        (&security.cert_file, &security.key_file, &security.ca_file)
+    else {
+        return Ok(None);
+    };
+    let files = PeerFiles { certificate, key, authority };
+    let credentials = Credentials::read(files, &config.cluster.name, now)?;
+    if let Some(end) = credentials.end() {
+        warn_of_end("peer", end, now);
+    }
+    Ok(Some(credentials))
+}
+
 /// Writes a warning if a certificate has ended or soon will; whether it did.
-fn warn_of_end(end: WallMillis, now: WallMillis) -> bool {
+fn warn_of_end(used_for: &'static str, end: WallMillis, now: WallMillis) -> bool {
     let left = Duration::from_millis(end.0.saturating_sub(now.0));
     if left > CERTIFICATE_WARNING.0 {
         return false;
@@ -40,17 +59,36 @@ fn warn_of_end(end: WallMillis, now: WallMillis) -> bool {
     let ends = jiff::Timestamp::from_millisecond(i64::try_from(end.0).unwrap_or(i64::MAX));
     let ends = ends.map(|at| at.to_string()).unwrap_or_default();
     if left.is_zero() {
-        tracing::warn!(%ends, "the certificate for clients has expired: they will refuse it");
+        tracing::warn!(%ends, used_for, "certificate has expired: it will be refused");
     } else {
-        tracing::warn!(%ends, "the certificate for clients ends soon: put a new one in its place and reload");
+        tracing::warn!(
+            %ends,
+            used_for,
+            "certificate ends soon: put a new one in its place and reload"
+        );
     }
     true
 }
 
 impl Inner {
+    /// When the certificates end that an operator made, by their use: `client` or `peer`.
+    pub(super) fn certificate_ends(&self) -> impl Iterator<Item = (&'static str, WallMillis)> {
+        let clients = self.server.certificate_end().map(|end| ("client", end));
+        let peers = self.transport.certificate_end().map(|end| ("peer", end));
+        clients.into_iter().chain(peers)
+    }
+
+    /// Reads the certificates for peers again, where an operator made them.
+    pub(super) fn renew_peer_credentials(&self) -> Result<(), Error> {
+        if let Some(credentials) = peer_credentials(&self.config, self.clock.wall())? {
+            self.transport.renew(&credentials)?;
+        }
+        Ok(())
+    }
+
     /// Warns of the end of the certificate as long as the node runs, if it has one.
     pub(super) fn watch_certificate(self: &Arc<Self>, control: &Executor) {
-        if self.server.certificate_end().is_none() {
+        if self.certificate_ends().next().is_none() {
             return;
         }
         let (inner, mut stop) = (Arc::clone(self), self.tasks.stop_signal());
@@ -64,9 +102,13 @@ impl Inner {
                     () = tokio::time::sleep(LOOK_INTERVAL) => {}
                 }
                 let (now, wall) = (inner.clock.now(), inner.clock.wall());
-                let end = inner.server.certificate_end();
-                if now >= next && end.is_some_and(|end| warn_of_end(end, wall)) {
-                    next = now + CERTIFICATE_WARNING.1;
+                if now < next {
+                    continue;
+                }
+                for (used_for, end) in inner.certificate_ends() {
+                    if warn_of_end(used_for, end, wall) {
+                        next = now + CERTIFICATE_WARNING.1;
+                    }
                 }
             }
         });
@@ -80,8 +122,8 @@ mod tests {
     #[test]
     fn the_end_of_a_certificate_is_told_a_week_before() {
         let day = 86_400_000;
-        assert!(!warn_of_end(WallMillis(30 * day), WallMillis(22 * day)));
-        assert!(warn_of_end(WallMillis(30 * day), WallMillis(23 * day)));
-        assert!(warn_of_end(WallMillis(30 * day), WallMillis(31 * day)));
+        assert!(!warn_of_end("peer", WallMillis(30 * day), WallMillis(22 * day)));
+        assert!(warn_of_end("peer", WallMillis(30 * day), WallMillis(23 * day)));
+        assert!(warn_of_end("peer", WallMillis(30 * day), WallMillis(31 * day)));
     }
 }

@@ -4,7 +4,7 @@ use thiserror::Error;
 
 use crate::admin::AdminError;
 use crate::persist::{NodeFileError, StorageError};
-use crate::tls::{ClientTlsError, SecretError};
+use crate::tls::{PemError, SecretError};
 use crate::transport::TransportError;
 
 /// Why a node did not start, or a call on it failed.
@@ -17,9 +17,9 @@ pub enum Error {
     /// The secret file cannot be used. Nothing was started.
     #[error(transparent)]
     Secret(#[from] SecretError),
-    /// Clients cannot be served over TLS. Nothing was started or changed; the text names the file.
+    /// A certificate or its key cannot be used. Nothing was started or changed; the text names the file.
     #[error(transparent)]
-    ClientTls(#[from] ClientTlsError),
+    Pem(#[from] PemError),
     /// The data directory cannot be used. Nothing was started.
     #[error(transparent)]
     Storage(#[from] StorageError),

@@ -18,13 +18,13 @@ use crate::persist::NodeFile;
 use crate::server::{Admission, Password};
 use crate::store::{Policy, Store, StoreOptions};
 use crate::tasks::TaskGroup;
-use crate::tls::Secret;
+use crate::tls::{Credentials, Secret};
 use crate::transport::TransportOptions;
 use crate::types::{ClusterFacts, Identity, NodeId, NodeMeta, Phase, Zone};
 use crate::wire::member::{MemberAnswer, MemberRequest};
 use crate::wire::message::{Request, Response};
 
-use super::certificates::client_tls;
+use super::certificates::{client_tls, peer_credentials};
 use super::keeper::FileKeeper;
 use super::key_file::KeyFile;
 use super::{Addresses, Error, Seams};
@@ -39,6 +39,8 @@ pub(super) struct Ground {
     pub(super) admission: Admission,
     /// The key ring of gossip as it was kept.
     keys: VersionedKeys,
+    /// An operator's certificates for peers.
+    credentials: Option<Credentials>,
     secret: Secret,
 }
 
@@ -54,7 +56,8 @@ impl Ground {
         let new_id = || NodeId(u128::from(rng.next_u64()) << 64 | u128::from(rng.next_u64()));
         let file = NodeFile::begin(&*seams.storage, seams.clock.wall(), new_id)?;
         let keys = key_file(&config, &seams, &secret).read(&secret)?;
-        Ok(Self { config, seams, file, admission, keys, secret })
+        let credentials = peer_credentials(&config, seams.clock.wall())?;
+        Ok(Self { config, seams, file, admission, keys, credentials, secret })
     }
 
     /// The keeper of the node file.
@@ -69,7 +72,7 @@ impl Ground {
 
     /// What the transport is made from.
     pub(super) fn transport(
-        &self,
+        &mut self,
         directory: Arc<dyn Directory>,
         metrics: &Metrics,
         tasks: &TaskGroup,
@@ -81,6 +84,7 @@ impl Ground {
             own: self.me(),
             cluster: config.cluster.name.clone(),
             secret: self.secret.clone(),
+            credentials: self.credentials.take(),
             directory,
             clock: Arc::clone(&seams.clock),
             rng: seams.rng.clone(),

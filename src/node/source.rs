@@ -289,7 +289,7 @@ impl Source for NodeSource {
 
     fn certificate_ends(&self) -> Vec<(&'static str, f64)> {
         let seconds = |end: WallMillis| Duration::from_millis(end.0).as_secs_f64();
-        self.0.server.certificate_end().map(|end| ("client", seconds(end))).into_iter().collect()
+        self.0.certificate_ends().map(|(used_for, end)| (used_for, seconds(end))).collect()
     }
 }
 

@@ -68,7 +68,7 @@ async fn start(
     control: Executor,
     shards: Vec<Executor>,
 ) -> Result<Arc<Inner>, Error> {
-    let ground = Ground::lay(config, seams)?;
+    let mut ground = Ground::lay(config, seams)?;
     let keeper = ground.keeper();
     let (metrics, recorder) = Metrics::new();
     let tasks = TaskGroup::new();

@@ -6,123 +6,20 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rustls::crypto::{CryptoProvider, ring as provider};
-use rustls::pki_types::pem::{Error as PemError, PemObject};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::version::{TLS12, TLS13};
 use rustls::{RootCertStore, ServerConfig};
-use thiserror::Error;
-use zeroize::Zeroizing;
 
 use super::configs::NodeTime;
-use super::secret::FORBIDDEN_MODE;
+use super::pem::{PemError, PemFile, end_of};
 use crate::clock::SharedClock;
-use crate::limits::{CERTIFICATE_FILE_MAX, CERTIFICATES_MAX};
+use crate::config::keys;
 use crate::types::WallMillis;
-
-/// Why clients cannot be served over TLS. The node must not start with it; a running one stays as it
-/// was.
-#[derive(Debug, Error)]
-#[non_exhaustive]
-pub enum ClientTlsError {
-    /// A file could not be read.
-    #[error("{role} {}: cannot be read: {source}", path.display())]
-    Read {
-        /// The setting that names it.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// Others than the owner and its group may read the key, or more than the owner may write it.
-    #[error(
-        "{} {}: is open to other users (mode {mode:03o}): run `chmod 600 {}`",
-        Role::Key, path.display(), path.display()
-    )]
-    Exposed {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
-    },
-    /// The file has none of what it is for.
-    #[error("{role} {}: holds no {} in PEM form", path.display(), role.content())]
-    Nothing {
-        /// The setting that names it.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-    },
-    /// The file is larger than any such file.
-    #[error(
-        "{role} {}: too large: at most {CERTIFICATE_FILE_MAX} bytes and {CERTIFICATES_MAX} \
-         certificates are read",
-        path.display()
-    )]
-    TooLarge {
-        /// The setting that names it.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-    },
-    /// What the file holds is damaged, or of a kind that cannot be used.
-    #[error("{role} {}: {why}", path.display())]
-    Unusable {
-        /// The setting that names it.
-        role: Role,
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        why: String,
-    },
-    /// The key is of another certificate.
-    #[error(
-        "{} {}: is not the key of the certificate in {}",
-        Role::Key, key.display(), certificate.display()
-    )]
-    Mismatch {
-        /// The file of the key.
-        key: PathBuf,
-        /// The file of the certificate.
-        certificate: PathBuf,
-    },
-}
-
-/// What a file is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Role {
-    /// The node's certificate.
-    Certificate,
-    /// Its private key.
-    Key,
-    /// Who signs the certificates of clients.
-    Authority,
-}
-
-impl Role {
-    const fn content(self) -> &'static str {
-        match self {
-            Self::Certificate | Self::Authority => "certificate",
-            Self::Key => "private key without a passphrase",
-        }
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let setting = match self {
-            Self::Certificate => "tls_cert_file",
-            Self::Key => "tls_key_file",
-            Self::Authority => "tls_client_ca_file",
-        };
-        write!(f, "client.{setting}")
-    }
-}
 
 /// The files that the settings name.
 #[derive(Clone, Copy, Debug)]
@@ -150,28 +47,35 @@ impl fmt::Debug for ClientTls {
 
 impl ClientTls {
     /// Reads and checks the files.
-    pub fn read(files: ClientTlsFiles<'_>, clock: &SharedClock) -> Result<Self, ClientTlsError> {
-        let chain = certificates(Role::Certificate, files.certificate)?;
-        let key = private_key(files.key)?;
-        let not_after = end_of(&chain, files.certificate)?;
+    pub fn read(files: ClientTlsFiles<'_>, clock: &SharedClock) -> Result<Self, PemError> {
+        let certificate = PemFile { setting: keys::TLS_CERT_FILE, path: files.certificate };
+        let key = PemFile { setting: keys::TLS_KEY_FILE, path: files.key };
+        let chain = certificate.certificates()?;
+        let not_after = chain.first().map_or(Ok(WallMillis(0)), end_of);
+        let not_after = not_after.map_err(|why| certificate.unusable(&why))?;
+        let private = key.private_key()?;
         let provider = Arc::new(provider::default_provider());
         let time = Arc::new(NodeTime::new(clock));
         let unusable = |error: rustls::Error| match error {
-            rustls::Error::InconsistentKeys(_) => ClientTlsError::Mismatch {
+            rustls::Error::InconsistentKeys(_) => PemError::Mismatch {
+                setting: key.setting,
                 key: files.key.to_owned(),
                 certificate: files.certificate.to_owned(),
             },
             // What is wrong with the certificate was found above.
-            other => unusable(Role::Key, files.key, &other),
+            other => key.unusable(&other),
         };
         let builder = ServerConfig::builder_with_details(Arc::clone(&provider), time)
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(unusable)?;
         let builder = match files.authority {
-            Some(path) => builder.with_client_cert_verifier(verifier(path, provider)?),
+            Some(path) => {
+                let authority = PemFile { setting: keys::TLS_CLIENT_CA_FILE, path };
+                builder.with_client_cert_verifier(verifier(authority, provider)?)
+            }
             None => builder.with_no_client_auth(),
         };
-        let mut config = builder.with_single_cert(chain, key).map_err(unusable)?;
+        let mut config = builder.with_single_cert(chain, private).map_err(unusable)?;
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Self { config: Arc::new(config), not_after })
@@ -197,79 +101,27 @@ pub fn lacks_certificate(error: &io::Error) -> bool {
     )
 }
 
-fn unusable(role: Role, path: &Path, why: &dyn fmt::Display) -> ClientTlsError {
-    ClientTlsError::Unusable { role, path: path.to_owned(), why: why.to_string() }
-}
-
 fn verifier(
-    path: &Path,
+    file: PemFile<'_>,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn rustls::server::danger::ClientCertVerifier>, ClientTlsError> {
+) -> Result<Arc<dyn ClientCertVerifier>, PemError> {
     let mut roots = RootCertStore::empty();
-    for certificate in certificates(Role::Authority, path)? {
-        roots.add(certificate).map_err(|error| unusable(Role::Authority, path, &error))?;
+    for certificate in file.certificates()? {
+        roots.add(certificate).map_err(|error| file.unusable(&error))?;
     }
     let built = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-    built.map_err(|error: VerifierBuilderError| unusable(Role::Authority, path, &error))
-}
-
-fn read(role: Role, path: &Path) -> Result<Zeroizing<Vec<u8>>, ClientTlsError> {
-    use std::io::Read;
-    use std::os::unix::fs::MetadataExt;
-    let failed = |source| ClientTlsError::Read { role, path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let mode = file.metadata().map_err(failed)?.mode() & 0o777;
-    if role == Role::Key && mode & FORBIDDEN_MODE != 0 {
-        return Err(ClientTlsError::Exposed { path: path.to_owned(), mode });
-    }
-    // Of its full size from the start: a buffer that grew would leave pieces of the key behind.
-    let mut bytes = Zeroizing::new(Vec::with_capacity(CERTIFICATE_FILE_MAX + 1));
-    let limit = CERTIFICATE_FILE_MAX as u64 + 1;
-    file.take(limit).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() > CERTIFICATE_FILE_MAX {
-        return Err(ClientTlsError::TooLarge { role, path: path.to_owned() });
-    }
-    Ok(bytes)
-}
-
-fn certificates(role: Role, path: &Path) -> Result<Vec<CertificateDer<'static>>, ClientTlsError> {
-    let bytes = read(role, path)?;
-    let found: Result<Vec<_>, PemError> =
-        CertificateDer::pem_slice_iter(&bytes).take(CERTIFICATES_MAX + 1).collect();
-    let found = found.map_err(|error| unusable(role, path, &error))?;
-    match found.len() {
-        0 => Err(ClientTlsError::Nothing { role, path: path.to_owned() }),
-        1..=CERTIFICATES_MAX => Ok(found),
-        _ => Err(ClientTlsError::TooLarge { role, path: path.to_owned() }),
-    }
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, ClientTlsError> {
-    let bytes = read(Role::Key, path)?;
-    PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| match error {
-        PemError::NoItemsFound => {
-            ClientTlsError::Nothing { role: Role::Key, path: path.to_owned() }
-        }
-        other => unusable(Role::Key, path, &other),
-    })
-}
-
-/// When the first certificate of a chain, the node's own, ends.
-fn end_of(chain: &[CertificateDer<'_>], path: &Path) -> Result<WallMillis, ClientTlsError> {
-    let own = chain.first().map(AsRef::as_ref).unwrap_or_default();
-    let (_, certificate) = x509_parser::parse_x509_certificate(own)
-        .map_err(|error| unusable(Role::Certificate, path, &error))?;
-    let seconds = certificate.validity().not_after.timestamp();
-    Ok(WallMillis(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000)))
+    built.map_err(|error| file.unusable(&error))
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
+    use std::path::PathBuf;
 
     use super::*;
     use crate::clock::SystemClock;
+    use crate::limits::CERTIFICATE_FILE_MAX;
 
     /// A certificate and its key, written as an operator's tools would.
     fn write_identity(folder: &Path, name: &str) -> [PathBuf; 2] {

@@ -17,7 +17,7 @@ use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
 
-use super::identity::{ClusterTrust, NodeCertificate};
+use super::credentials::Credentials;
 use crate::clock::SharedClock;
 
 /// What peers agree to speak before anything else: the wire's major version.
@@ -75,26 +75,27 @@ fn suites() -> Arc<CryptoProvider> {
     })
 }
 
-fn roots(trust: &ClusterTrust) -> Result<RootCertStore, rustls::Error> {
+fn roots(credentials: &Credentials) -> Result<RootCertStore, rustls::Error> {
     let mut roots = RootCertStore::empty();
-    roots.add(trust.certificate().clone())?;
+    for root in &credentials.roots {
+        roots.add(root.clone())?;
+    }
     Ok(roots)
 }
 
 /// TLS of the side that is dialled.
 pub fn quic_server(
-    trust: &ClusterTrust,
-    own: &NodeCertificate,
+    own: &Credentials,
     clock: &SharedClock,
 ) -> Result<QuicServerConfig, ConfigError> {
     let provider = suites();
     let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(trust)?), Arc::clone(&provider))
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots(own)?), Arc::clone(&provider))
             .build()?;
     let mut config = ServerConfig::builder_with_details(provider, Arc::new(NodeTime::new(clock)))
         .with_protocol_versions(&[&TLS13])?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(own.chain(), own.key())?;
+        .with_single_cert(own.chain.clone(), own.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     config.ignore_client_order = true;
@@ -103,14 +104,13 @@ pub fn quic_server(
 
 /// TLS of the side that dials.
 pub fn quic_client(
-    trust: &ClusterTrust,
-    own: &NodeCertificate,
+    own: &Credentials,
     clock: &SharedClock,
 ) -> Result<QuicClientConfig, ConfigError> {
     let mut config = ClientConfig::builder_with_details(suites(), Arc::new(NodeTime::new(clock)))
         .with_protocol_versions(&[&TLS13])?
-        .with_root_certificates(roots(trust)?)
-        .with_client_auth_cert(own.chain(), own.key())?;
+        .with_root_certificates(roots(own)?)
+        .with_client_auth_cert(own.chain.clone(), own.key())?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     config.resumption = Resumption::disabled();
     Ok(config.try_into()?)

@@ -17,7 +17,7 @@ use rcgen::{
     Issuer, KeyPair, KeyUsagePurpose, PKCS_ED25519, SanType, SerialNumber, date_time_ymd,
 };
 use ring::digest::{SHA256, digest};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use zeroize::Zeroizing;
 
@@ -171,9 +171,9 @@ impl NodeCertificate {
         vec![self.certificate.clone()]
     }
 
-    /// The private key, as rustls takes it.
-    pub fn key(&self) -> PrivateKeyDer<'static> {
-        PrivatePkcs8KeyDer::from(self.key.to_vec()).into()
+    /// The private key (PKCS#8).
+    pub(super) fn into_key(self) -> Zeroizing<Vec<u8>> {
+        self.key
     }
 }
 

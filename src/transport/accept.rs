@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::connections::{Direction, Registered};
-use super::endpoint::{close, proved_node, refusal};
+use super::endpoint::{close, refusal};
 use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use super::{Context, answer, bulk};
@@ -217,7 +217,7 @@ fn judge(
     bytes: &[u8],
 ) -> Result<(Hello, u16), Refusal> {
     let hello: Hello = hello::decode(bytes)?;
-    let proved = proved_node(connection, &context.cluster).ok_or(Refusal::Malformed)?;
+    let proved = context.proved_node(connection, hello.node).ok_or(Refusal::Malformed)?;
     let protocol = hello.judge(&context.cluster, proved)?;
     Ok((hello, protocol))
 }

@@ -22,9 +22,8 @@ use crate::limits::{
 use crate::net::outgoing_address;
 use crate::peers::{CallError, Caller};
 use crate::rng::Randomness;
-use crate::tls::identity::{node_of, node_server_name};
-use crate::tls::{describe_alert, seed_server_name};
-use crate::types::{ClusterName, NodeId};
+use crate::tls::{self, Credentials, describe_alert, seed_server_name};
+use crate::types::NodeId;
 use crate::wire::hello::{self, Hello, HelloAck, Purpose};
 
 /// The largest path MTU that is ever used. Ten segments go out in one system call; above 65,507
@@ -128,14 +127,24 @@ pub(super) struct Bound {
     pub(super) receive_buffer: usize,
 }
 
-/// Binds the node's port. Its reset and connection-id keys come from the secret, so that they
-/// outlive a restart and peers learn in milliseconds that their connections are gone.
-pub(super) fn bind_server(
+/// How peers are dialled.
+pub(super) fn client_config(
+    credentials: &Credentials,
+    clock: &SharedClock,
+    settings: &Arc<TransportConfig>,
+) -> Result<ClientConfig, TransportError> {
+    let mut config = ClientConfig::new(Arc::new(tls::quic_client(credentials, clock)?));
+    config.transport_config(Arc::clone(settings));
+    Ok(config)
+}
+
+/// How peers are received.
+pub(super) fn server_config(
     options: &TransportOptions,
-    crypto: quinn::crypto::rustls::QuicServerConfig,
-    transport: Arc<TransportConfig>,
-) -> Result<Bound, TransportError> {
-    let failed = |source| TransportError::Bind { address: options.listen, source };
+    credentials: &Credentials,
+    settings: &Arc<TransportConfig>,
+) -> Result<ServerConfig, TransportError> {
+    let crypto = tls::quic_server(credentials, &options.clock)?;
     let token_key = options.secret.derive("quic-token", &[&options.own.node.0.to_be_bytes()]);
     let token_key =
         ring::hkdf::Salt::new(ring::hkdf::HKDF_SHA256, &[]).extract(token_key.as_slice());
@@ -143,11 +152,21 @@ pub(super) fn bind_server(
     tokens.sent(0);
     let mut server = ServerConfig::new(Arc::new(crypto), Arc::new(token_key));
     server
-        .transport_config(transport)
+        .transport_config(Arc::clone(settings))
         .validation_token_config(tokens)
         .time_source(Arc::new(NodeTime(Arc::clone(&options.clock))))
         .max_incoming(HANDSHAKES_MAX)
         .incoming_buffer_size_total(INCOMING_BUFFER_TOTAL);
+    Ok(server)
+}
+
+/// Binds the node's port. Its reset and connection-id keys come from the secret, so that they
+/// outlive a restart and peers learn in milliseconds that their connections are gone.
+pub(super) fn bind_server(
+    options: &TransportOptions,
+    server: ServerConfig,
+) -> Result<Bound, TransportError> {
+    let failed = |source| TransportError::Bind { address: options.listen, source };
     let config = endpoint_config(
         options.secret.reset_key(options.own.node).as_slice(),
         options.secret.connection_id_key(options.own.node),
@@ -251,10 +270,10 @@ impl Dialer {
         let own = self.context.own;
         let cluster = &self.context.cluster;
         let name = match target {
-            Target::Node(node) => node_server_name(cluster, node),
+            Target::Node(node) => self.context.proof.server_name(cluster, node),
             Target::Anyone => seed_server_name(cluster),
         };
-        let config: ClientConfig = self.context.client.clone();
+        let config = ClientConfig::clone(&self.context.client.load());
         let connecting = self
             .endpoint
             .connect_with(config, address, &name)
@@ -271,8 +290,12 @@ impl Dialer {
         let bytes = stream::read_hello(&mut recv).await.map_err(lost)?;
         let ack: HelloAck =
             hello::decode(&bytes).map_err(|error| CallError::Refused(error.to_string()))?;
-        if proved_node(&connection, cluster) != Some(ack.node) {
+        if self.context.proved_node(&connection, ack.node) != Some(ack.node) {
             return Err(CallError::Refused("peer is not the node of its certificate".to_owned()));
+        }
+        // Where certificates prove no node, its own word must do.
+        if matches!(target, Target::Node(node) if node != ack.node) {
+            return Err(CallError::Refused("another node answers at this address".to_owned()));
         }
         let peer = Caller { node: ack.node, generation: ack.generation };
         let registered = self.context.connections.register(peer.node, Direction::Out, connection);
@@ -280,11 +303,14 @@ impl Dialer {
     }
 }
 
-/// The node id in the certificate that the peer has proved to own.
-pub(super) fn proved_node(connection: &Connection, cluster: &ClusterName) -> Option<NodeId> {
-    let identity = connection.peer_identity()?;
-    let chain = identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
-    node_of(chain.first()?, cluster)
+impl Context {
+    /// The node that a peer has proved to be, who says to be `claimed`; `None` if it is none of this
+    /// cluster.
+    pub(super) fn proved_node(&self, connection: &Connection, claimed: NodeId) -> Option<NodeId> {
+        let identity = connection.peer_identity()?;
+        let chain = identity.downcast::<Vec<rustls::pki_types::CertificateDer<'static>>>().ok()?;
+        self.proof.node(chain.first()?, &self.cluster, claimed)
+    }
 }
 
 /// What a connection that did not come up means to a caller: nothing was executed.

@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::Notify;
 
@@ -27,8 +28,8 @@ use crate::net::Net;
 use crate::peers::{Caller, Directory, Peers};
 use crate::rng::Randomness;
 use crate::tasks::{Latch, TaskGroup};
-use crate::tls::{self, ClusterTrust, ConfigError, IdentityError, Secret};
-use crate::types::{ClusterName, NodeId};
+use crate::tls::{self, ConfigError, Credentials, IdentityError, Proof, Secret};
+use crate::types::{ClusterName, NodeId, WallMillis};
 
 mod accept;
 mod answer;
@@ -68,8 +69,10 @@ pub struct TransportOptions {
     pub own: Caller,
     /// The cluster that it belongs to.
     pub cluster: ClusterName,
-    /// The secret that makes the certificates.
+    /// The secret that makes the keys of resets and connection ids.
     pub secret: Secret,
+    /// An operator's certificates; where there are none, those that follow from the secret.
+    pub credentials: Option<Credentials>,
     /// Where peers are found.
     pub directory: Arc<dyn Directory>,
     /// The node's clock.
@@ -142,7 +145,9 @@ struct Context {
     metrics: TransportMetrics,
     tasks: TaskGroup,
     /// How this node dials.
-    client: quinn::ClientConfig,
+    client: ArcSwap<quinn::ClientConfig>,
+    /// What the certificates of peers prove.
+    proof: Proof,
     connections: Connections,
     /// Open once the transport closes.
     closed: Latch,
@@ -152,6 +157,9 @@ struct Context {
 pub struct Transport {
     context: Arc<Context>,
     server: quinn::Endpoint,
+    /// How peers are received.
+    arriving: quinn::ServerConfig,
+    certificate_end: Mutex<Option<WallMillis>>,
     local_address: SocketAddr,
     intake: Arc<Intake>,
     lanes: usize,
@@ -162,18 +170,18 @@ pub struct Transport {
 }
 
 impl Transport {
-    /// Makes this start's certificate and binds the port, on the current runtime: the one that is
-    /// to carry [`Transport::run`].
-    pub fn bind(options: TransportOptions) -> Result<Self, TransportError> {
-        let trust = ClusterTrust::derive(&options.secret, &options.cluster)?;
-        let certificate = trust.issue(options.own.node, options.clock.wall())?;
-        let transport =
-            Arc::new(endpoint::transport_config(options.max_mtu, !options.disable_gso)?);
-        let client_tls = tls::quic_client(&trust, &certificate, &options.clock)?;
-        let server_tls = tls::quic_server(&trust, &certificate, &options.clock)?;
-        let mut client = quinn::ClientConfig::new(Arc::new(client_tls));
-        client.transport_config(Arc::clone(&transport));
-        let bound = endpoint::bind_server(&options, server_tls, transport)?;
+    /// Binds the port, on the current runtime: the one that is to carry [`Transport::run`].
+    pub fn bind(mut options: TransportOptions) -> Result<Self, TransportError> {
+        let credentials = if let Some(given) = options.credentials.take() {
+            given
+        } else {
+            let (own, now) = (options.own.node, options.clock.wall());
+            Credentials::derived(&options.secret, &options.cluster, own, now)?
+        };
+        let settings = Arc::new(endpoint::transport_config(options.max_mtu, !options.disable_gso)?);
+        let client = endpoint::client_config(&credentials, &options.clock, &settings)?;
+        let arriving = endpoint::server_config(&options, &credentials, &settings)?;
+        let bound = endpoint::bind_server(&options, arriving.clone())?;
         let local_address = bound
             .endpoint
             .local_addr()
@@ -189,14 +197,41 @@ impl Transport {
             rng: options.rng,
             metrics: options.metrics,
             tasks: options.tasks,
-            client,
+            client: ArcSwap::from_pointee(client),
+            proof: credentials.proof(),
             connections: Connections::default(),
             closed: Latch::new(),
         });
         let lanes = if options.lanes == 0 { LANES_DEFAULT } else { options.lanes };
-        let intake = Arc::default();
-        let (observed, pools) = (Notify::new(), Mutex::default());
-        Ok(Self { context, server: bound.endpoint, local_address, intake, lanes, observed, pools })
+        Ok(Self {
+            context,
+            server: bound.endpoint,
+            arriving,
+            certificate_end: Mutex::new(credentials.end()),
+            local_address,
+            intake: Arc::default(),
+            lanes,
+            observed: Notify::new(),
+            pools: Mutex::default(),
+        })
+    }
+
+    /// Connections from now on are made with these credentials, which must prove the same as those
+    /// before; the others live on.
+    pub fn renew(&self, credentials: &Credentials) -> Result<(), TransportError> {
+        let mut arriving = self.arriving.clone();
+        let clock = &self.context.clock;
+        let client = endpoint::client_config(credentials, clock, &arriving.transport)?;
+        arriving.crypto = Arc::new(tls::quic_server(credentials, clock)?);
+        self.context.client.store(Arc::new(client));
+        self.server.set_server_config(Some(arriving));
+        *self.certificate_end.lock().unwrap_or_else(PoisonError::into_inner) = credentials.end();
+        Ok(())
+    }
+
+    /// When the node's certificate ends; `None` if it outlives the process.
+    pub fn certificate_end(&self) -> Option<WallMillis> {
+        *self.certificate_end.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The address of the port, with its real number.

@@ -138,6 +138,7 @@ fn options(node: NodeId, generation: u64, directory: &Arc<Addresses>) -> Transpo
         own: Caller { node, generation: Generation(generation) },
         cluster: "flock".parse().unwrap(),
         secret: Secret::from_random([3; 32]),
+        credentials: None,
         directory: Arc::clone(directory) as Arc<dyn Directory>,
         clock: Arc::new(SystemClock::new()),
         rng: Randomness::from_seed(generation),

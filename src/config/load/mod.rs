@@ -243,7 +243,7 @@ fn blank(machine: &Machine, form: bool) -> Config {
             tombstone_grace: zero,
             leave_timeout: zero,
         },
-        security: SecurityConfig { secret_file: None },
+        security: SecurityConfig::default(),
         gossip: GossipConfig {
             listen: none(),
             advertise: None,
