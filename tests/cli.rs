@@ -643,6 +643,7 @@ const VERBS: &[&str] = &[
     "config",
     "completions",
     "man",
+    "doctor",
     "version",
 ];
 

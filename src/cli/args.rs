@@ -42,6 +42,11 @@ pub(super) struct Common {
 }
 
 impl Common {
+    /// Whether a flag names the node to ask.
+    pub(super) const fn names_a_node(&self) -> bool {
+        self.addr.is_some() || self.socket.is_some()
+    }
+
     /// The format asked for.
     pub(super) const fn format(&self) -> Format {
         if self.json { Format::Json } else { self.format }
@@ -119,6 +124,8 @@ pub(super) enum Verb {
         #[arg(value_name = "DIR")]
         folder: PathBuf,
     },
+    /// Look for what is wrong with this machine, the settings and the node; exit 1 if something is
+    Doctor(DoctorArgs),
     /// Show the version
     Version,
 }
@@ -369,6 +376,16 @@ pub(super) struct ServeArgs {
     /// End at once when stdin closes, and remove this folder: how `dev` runs its nodes
     #[arg(long, hide = true, value_name = "FOLDER")]
     pub(super) throwaway: Option<PathBuf>,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DoctorArgs {
+    /// The settings file; as `serve` would choose if none is given
+    #[arg(long, value_name = "FILE")]
+    pub(super) config: Option<PathBuf>,
+    #[command(flatten)]
+    pub(super) settings: SettingFlags,
 }
 
 /// Flags of `dev`.

@@ -122,6 +122,15 @@ impl Ask {
         self.answer(Method::POST, path, body, patience).await
     }
 
+    /// The answer of `GET path` as it is.
+    pub(super) async fn text(&self, path: &str) -> Result<String, Failure> {
+        let (code, body) = self.send_within(Method::GET, path, Bytes::new(), PATIENCE).await?;
+        if code != StatusCode::OK {
+            return Err(Failure::Failed(format!("{self} answered {code} to {path}")));
+        }
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
     /// Why the node is not ready, in its own words; nothing if it is.
     pub(super) async fn reasons(&self) -> Result<Vec<String>, Failure> {
         let (code, body) = self.send_within(Method::GET, "/readyz", Bytes::new(), PATIENCE).await?;

@@ -2,7 +2,7 @@
 //!
 //! `args` is the tree of verbs, its settings' flags made from the table of settings. Verbs that run
 //! something are `serve` and `dev`; verbs that ask a node go through `ask` (admin HTTP) and, for
-//! data, `resp_client`. A verb ends in [`Failure`] or well; the exit code is made from that.
+//! data, `resp_client`; `doctor` looks at this machine too. A verb ends in [`Failure`] or well; the exit code is made from that.
 
 mod act;
 mod args;
@@ -11,6 +11,7 @@ mod cert;
 mod data;
 mod dev;
 mod dev_nodes;
+mod doctor;
 mod failure;
 mod keys;
 mod logging;
@@ -80,6 +81,7 @@ fn dispatch(args: Args) -> Result<(), Failure> {
             Verb::Look(look) => look::look(&Ask::looking(&common)?, &look, output).await,
             Verb::Data(data) => data::data(&Ask::looking(&common)?, &data, output).await,
             Verb::Leave { timeout } => act::leave(&Ask::acting(&common)?, timeout, output).await,
+            Verb::Doctor(args) => doctor::doctor(&args, &common, output).await,
             Verb::Form => act::form(&Ask::acting(&common)?, output).await,
             Verb::Forget { member } => act::forget(&Ask::acting(&common)?, &member, output).await,
             Verb::Keys { verb } => keys::keys(&Ask::acting(&common)?, &verb, output).await,

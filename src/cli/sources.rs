@@ -17,20 +17,44 @@ const FILE_MAX: u64 = 1 << 20;
 /// Where the service manager puts the credentials of the process.
 pub(super) const CREDENTIALS_VARIABLE: &str = "CREDENTIALS_DIRECTORY";
 
+/// Where the units find what they hand over as credentials, under the same names.
+const UNIT_FILES: &str = "/etc/chickadee";
+
 /// This machine, with the user's folders and the process's credentials.
 pub(super) fn machine() -> Machine {
+    machine_with(std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from))
+}
+
+fn machine_with(credentials: Option<PathBuf>) -> Machine {
     let folder = |name| std::env::var_os(name).map(PathBuf::from);
     this_machine(&Folders {
         state: folder("STATE_DIRECTORY"),
         runtime: folder("RUNTIME_DIRECTORY"),
         state_home: folder("XDG_STATE_HOME"),
         home: folder("HOME"),
-        credentials: folder(CREDENTIALS_VARIABLE),
+        credentials,
     })
 }
 
 /// Loads settings as `serve` does.
 pub(super) fn settings(file: Option<&Path>, flags: &[Flag], form: bool) -> Result<Loaded, Failure> {
+    load_on(&machine(), file, flags, form)
+}
+
+/// Loads settings as `serve` does where the service manager starts it: with the files that the units
+/// hand over, if this process was handed none.
+pub(super) fn service_settings(file: Option<&Path>, flags: &[Flag]) -> Result<Loaded, Failure> {
+    let handed = std::env::var_os(CREDENTIALS_VARIABLE).map(PathBuf::from);
+    let credentials = handed.unwrap_or_else(|| PathBuf::from(UNIT_FILES));
+    load_on(&machine_with(Some(credentials)), file, flags, false)
+}
+
+fn load_on(
+    machine: &Machine,
+    file: Option<&Path>,
+    flags: &[Flag],
+    form: bool,
+) -> Result<Loaded, Failure> {
     let text = match file {
         Some(path) => Some((path.display().to_string(), read(path)?)),
         None if Path::new(DEFAULT_FILE).exists() => {
@@ -48,7 +72,7 @@ pub(super) fn settings(file: Option<&Path>, flags: &[Flag], form: bool) -> Resul
         environment: &environment,
         flags,
         form,
-        machine: &machine(),
+        machine,
     };
     load(&sources).map_err(|error| Failure::Usage(error.to_string()))
 }

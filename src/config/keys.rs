@@ -42,6 +42,8 @@ pub const PEER_LISTEN: &str = "peer.listen";
 pub const PEER_ADVERTISE: &str = "peer.advertise";
 /// The cluster's name.
 pub const CLUSTER_NAME: &str = "cluster.name";
+/// Copies of each slot.
+pub const REPLICAS: &str = "cluster.replicas";
 /// Seeds.
 pub const JOIN: &str = "cluster.join";
 /// How long leaving may take.
