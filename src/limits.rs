@@ -312,6 +312,15 @@ pub const CERTIFICATES_MAX: usize = 256;
 pub const CERTIFICATE_WARNING: (Duration, Duration) =
     (Duration::from_hours(7 * 24), Duration::from_hours(24));
 
+/// Passwords of one user, or lines of the password file: one in use, one to come, and some spare.
+pub const PASSWORDS_MAX: usize = 8;
+
+/// The longest file of users or passwords.
+pub const ACL_FILE_MAX: u64 = 1024 * 1024;
+
+/// Users in one file.
+pub const USERS_MAX: usize = 1024;
+
 /// The longest name or library name that a connection may give itself.
 pub const CLIENT_NAME_MAX: usize = 1024;
 

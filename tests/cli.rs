@@ -515,7 +515,7 @@ fn actions_go_through_the_socket() {
     with_node(nowhere(), |_, socket, _| {
         let (code, out, _) = run(&["leave", "--json", "--socket", socket]);
         assert_eq!((code, out.contains("\"slots_remaining\": 0")), (0, true), "{out}");
-        let (code, _, err) = run(&["form", "forget", "cluster", "keys", "--socket", socket]);
+        let (code, _, err) = run(&["form", "--socket", socket]);
         assert_eq!((code, err.as_str()), (1, "chickadee: already a member\n"));
         let (code, out, _) = run(&["forget", "n 2", "--socket", socket]);
         assert_eq!((code, out.as_str()), (0, "forgot n 2\n"));

@@ -11,11 +11,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::time::Duration;
 
 use chickadee::command::table;
+use chickadee::config::ClientConfig;
 use chickadee::resp::Reply;
 use chickadee::server::Port;
 use memory_backend::{FrontEnd, settings};
@@ -30,13 +32,14 @@ struct Chickadee {
 }
 
 impl Chickadee {
-    fn start() -> Self {
+    fn start(users: Option<&Path>) -> Self {
+        let users = users.map(Path::to_owned);
         let (give, take) = mpsc::channel();
         let (alive, ended) = mpsc::channel::<()>();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
             runtime.unwrap().block_on(async {
-                let node = FrontEnd::start(settings(), None);
+                let node = FrontEnd::start(ClientConfig { acl_file: users, ..settings() }, None);
                 give.send(node.address(Port::Client)).unwrap();
                 while ended.try_recv() != Err(mpsc::TryRecvError::Disconnected) {
                     tokio::time::sleep(Duration::from_millis(20)).await;
@@ -56,12 +59,18 @@ struct Oracle {
 
 impl Oracle {
     /// `None` if there is no `redis-server`.
-    fn start() -> Option<Self> {
+    fn start(users: Option<&Path>) -> Option<Self> {
         for _attempt in 0..5 {
             let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap();
             let process = Command::new("redis-server")
                 .args(["--port", &port.port().to_string(), "--bind", "127.0.0.1", "--save", ""])
                 .args(["--maxmemory-policy", "allkeys-lfu"])
+                .args(
+                    users
+                        .map(|file| format!("--aclfile {}", file.display()))
+                        .iter()
+                        .flat_map(|text| text.split(' ')),
+                )
                 .stdout(Stdio::null())
                 .spawn();
             let Ok(process) = process else {
@@ -148,8 +157,16 @@ struct Pair {
 
 impl Pair {
     fn start() -> Option<Self> {
-        let oracle = Oracle::start()?;
-        let node = Chickadee::start();
+        Self::with(None)
+    }
+
+    fn with_users(file: &Path) -> Option<Self> {
+        Self::with(Some(file))
+    }
+
+    fn with(users: Option<&Path>) -> Option<Self> {
+        let oracle = Oracle::start(users)?;
+        let node = Chickadee::start(users);
         Some(Self {
             chickadee: Side::connect(node.address),
             redis: Side::connect(oracle.address),
@@ -609,6 +626,115 @@ fn resp3() {
          reset
          get none",
     );
+}
+
+/// Users as Redis 7.0.15 has them; both sides read the same file. One rule for single commands each: Redis
+/// writes several in an order that differs from start to start.
+const USERS: &str = "user default on nopass ~* &* +@all\n\
+    user alice on >secret ~app:* %R~shared:* &chan* +@read +set\n\
+    user bob on #2bb80d537b1da3e38bd30361aa855686bde0eacd7162fef6a25fe97bf527a25b ~* +@all -@dangerous\n\
+    user carol off nopass\n\
+    user dora on >one >two %W~log:* ~own:* +@all -client +client|id\n";
+
+/// What users are asked and ask, in this order.
+const ASKED: &str = "acl whoami
+         acl users
+         acl list
+         acl getuser default
+         acl getuser alice
+         acl getuser carol
+         acl getuser dora
+         acl getuser nobody
+         acl cat
+         acl cat nope
+         acl genpass 0
+         acl genpass 4097
+         acl foo
+         acl
+         acl getuser
+         acl load
+         acl whoami
+         auth carol x
+         auth alice wrong
+         auth nobody x
+         auth x
+         auth alice secret
+         acl whoami
+         get app:1
+         set app:1 x
+         set app:1 x get
+         get shared:1
+         set shared:1 x
+         exists shared:1
+         exists other
+         get other
+         mget app:1 other
+         append app:1 x
+         flushall
+         client id
+         command count
+         object
+         object encoding other
+         object encoding app:1
+         nope
+         get
+         ping
+         hello 2 auth alice nope
+         auth dora two
+         acl whoami
+         client id x
+         set log:1 a
+         get log:1
+         exists log:1
+         mset own:1 a log:2 b
+         mset own:1 a other b
+         del own:1 log:1 log:2
+         memory usage other
+         memory usage own:1
+         auth default anything
+         acl whoami
+         reset
+         client kill user nobody";
+
+#[test]
+fn users_and_what_they_may_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("users.acl");
+    std::fs::write(&file, USERS).unwrap();
+    let Some(mut pair) = Pair::with_users(&file) else { return };
+    pair.script(ASKED);
+    pair.replies(&words("hello 3"));
+    pair.script(
+        "acl getuser alice
+         acl getuser nobody",
+    );
+    let [chickadee, redis] = pair.replies(&[b"acl", b"genpass", b"5"]).map(|reply| match reply {
+        Reply::Bulk(text) => text.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(chickadee, redis);
+}
+
+/// Every command that is here is in the categories in which Redis has it.
+#[test]
+fn categories_hold_the_same_commands() {
+    let Some(mut pair) = Pair::start() else { return };
+    let names = |reply: &Reply| match reply {
+        Reply::Array(names) => names
+            .iter()
+            .map(|name| format!("{name:?}"))
+            .collect::<std::collections::BTreeSet<String>>(),
+        other => panic!("{other:?}"),
+    };
+    let [all, _] = pair.replies(&[b"command", b"list"]);
+    let known = names(&all);
+    for category in ["string", "keyspace", "read", "write", "connection", "dangerous", "admin"] {
+        let [chickadee, redis] = pair.replies(&[b"acl", b"cat", category.as_bytes()]);
+        let (ours, theirs) = (names(&chickadee), names(&redis));
+        let theirs: Vec<&String> = theirs.iter().filter(|name| known.contains(*name)).collect();
+        assert!(theirs.iter().all(|name| ours.contains(*name)), "{category}: {theirs:?} {ours:?}");
+        assert!(!theirs.is_empty(), "{category}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::cli::ask::Ask;
 use crate::cli::failure::Failure;
 use crate::cli::output::{self, Format, Output, Page, printable, span};
 use crate::cli::resp_client::{Reply, RespClient};
-use crate::config::load::PASSWORD_VARIABLE;
+use crate::config::load::{PASSWORD_VARIABLE, USER_VARIABLE};
 use crate::types::Db;
 
 /// How many keys one SCAN asks for.
@@ -39,7 +39,10 @@ async fn connect(ask: &Ask, db: Db) -> Result<RespClient, Failure> {
     let address = reachable(status.addresses.client, ask.host());
     let mut client = RespClient::connect(&address).await?;
     if let Some(password) = std::env::var_os(PASSWORD_VARIABLE) {
-        client.run(&[b"AUTH", password.as_encoded_bytes()]).await?;
+        let user = std::env::var_os(USER_VARIABLE);
+        let user = user.as_ref().map(|user| user.as_encoded_bytes());
+        let words = [Some(b"AUTH".as_slice()), user, Some(password.as_encoded_bytes())];
+        client.run(&words.into_iter().flatten().collect::<Vec<_>>()).await?;
     }
     if db.get() != 0 {
         client.run(&[b"SELECT", db.get().to_string().as_bytes()]).await?;

@@ -357,6 +357,31 @@ commands! {
         278 ClusterReset "cluster|reset" -2, Node, ADMIN | NOSCRIPT | STALE,
             "3.0.0" "Refused: slots are placed automatically";
     };
+    127 Acl "acl" -2, Node, none, NONE,
+        Server "6.0.0" "A container for Access List Control commands" {
+        301 AclWhoAmI "acl|whoami" 2, Node, ANYTIME,
+            "6.0.0" "Return the name of the user associated to the current connection";
+        302 AclUsers "acl|users" 2, Node, ADMIN | ANYTIME,
+            "6.0.0" "List the names of all users";
+        303 AclList "acl|list" 2, Node, ADMIN | ANYTIME,
+            "6.0.0" "List the users in the format of their file";
+        304 AclGetUser "acl|getuser" 3, Node, ADMIN | ANYTIME,
+            "6.0.0" "Get the rules of a user";
+        305 AclCat "acl|cat" -2, Node, ANYTIME,
+            "6.0.0" "List the categories, or the commands of one";
+        306 AclGenPass "acl|genpass" -2, Node, ANYTIME,
+            "6.0.0" "Generate a password";
+        307 AclLoad "acl|load" 2, Node, ADMIN | ANYTIME,
+            "6.0.0" "Read the file of users again";
+        308 AclSetUser "acl|setuser" -3, Node, ADMIN | ANYTIME,
+            "6.0.0" "Refused: users are defined in their file";
+        309 AclDelUser "acl|deluser" -3, Node, ADMIN | ANYTIME,
+            "6.0.0" "Refused: users are defined in their file";
+        310 AclSave "acl|save" 2, Node, ADMIN | ANYTIME,
+            "6.0.0" "Refused: users are defined in their file";
+        311 AclHelp "acl|help" 2, Node, LOADING | STALE,
+            "6.0.0" "Show helpful text about the different subcommands";
+    };
     125 Time "time" 1, Node, none, LOADING | STALE | FAST,
         Server "2.6.0" "Return the current server time"
         ["nondeterministic_output"];
@@ -428,7 +453,7 @@ pub fn lookup(name: &[u8]) -> Option<&'static Row> {
 pub const COUNT: usize = TABLE.len();
 
 /// Above every number of a row.
-const NUMBERS: usize = 300;
+pub const NUMBERS: usize = 320;
 
 /// Row number + 1 by wire number; a subcommand's is its container's, 0 is none.
 static PLACE: [u8; NUMBERS] = {

@@ -112,11 +112,24 @@ pub(super) const CLIENT: &[Setting] = &[
         fallback: "none",
         credential: Some("password"),
         change: Change::Reload,
-        doc: "The file with the password that clients must give (AUTH).",
-        more: "Where this is not set, the file `password` in `$CREDENTIALS_DIRECTORY` is used if \
+        doc: "The file with the passwords that clients must give (AUTH): a line each, any is right.",
+        more: "Several lines, at most eight, serve to exchange one for another. They are those of the \
+               user `default`, if `client.acl_file` does not define it. Where this is not set, the file `password` in `$CREDENTIALS_DIRECTORY` is used if \
                there is one.",
         put: |c, v| c.client.password_file = v.text().map(PathBuf::from),
         get: |c| path(c.client.password_file.as_ref()),
+        ..BLANK
+    },
+    Setting {
+        key: "client.acl_file",
+        kind: Kind::Path,
+        fallback: "none: one user, `default`, who may do everything",
+        change: Change::Reload,
+        doc: "The file of users and what they may do, in the format of Redis's ACL files.",
+        more: "Commands are allowed by name, subcommand and category, keys by patterns. Selectors, and \
+               rules about arguments of commands, do not exist.",
+        put: |c, v| c.client.acl_file = v.text().map(PathBuf::from),
+        get: |c| path(c.client.acl_file.as_ref()),
         ..BLANK
     },
     Setting {

@@ -307,6 +307,8 @@ pub struct ClientConfig {
     pub op_timeout: Duration,
     /// `client.password_file`.
     pub password_file: Option<PathBuf>,
+    /// `client.acl_file`.
+    pub acl_file: Option<PathBuf>,
     /// `client.max_clients`.
     pub max_clients: usize,
     /// `client.idle_timeout`; zero = never.

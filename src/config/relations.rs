@@ -63,9 +63,22 @@ pub(super) fn check(loaded: &Loaded) -> Result<(), ConfigError> {
     Ok(())
 }
 
+impl ClientConfig {
+    /// Whether somebody on another host, who has no certificate, can connect.
+    pub fn lets_strangers_connect(&self) -> bool {
+        let open = |addresses: &[SocketAddr]| addresses.iter().copied().any(beyond_loopback);
+        let over_tls = open(&self.tls_listen) || open(&self.cluster_tls_listen);
+        open(&self.listen)
+            || open(&self.cluster_listen)
+            || (over_tls && self.tls_client_ca_file.is_none())
+    }
+}
+
 /// What is missing for clients to be told from strangers, and where.
 fn trust_of_clients(client: &ClientConfig) -> Option<(&'static str, &'static str)> {
-    let known = client.password_file.is_some() || client.danger_allow_anonymous;
+    let known = client.password_file.is_some()
+        || client.acl_file.is_some()
+        || client.danger_allow_anonymous;
     let open = |addresses: &[SocketAddr]| addresses.iter().copied().any(beyond_loopback);
     let plain =
         [("client.listen", &client.listen), ("client.cluster_listen", &client.cluster_listen)];
@@ -95,7 +108,7 @@ const NEEDS_ALL_THREE: &str = "certificate, key and authorities go together: set
 const NEEDS_SECRET: &str = "reaches beyond loopback, which needs a secret: make one with \
                             `chickadee keygen --out FILE` and name it by security.secret_file";
 const NEEDS_PASSWORD: &str = "reaches beyond loopback, which needs a password: name its file by \
-                              client.password_file, or set client.danger_allow_anonymous";
+                              client.password_file or client.acl_file, or set client.danger_allow_anonymous";
 const NEEDS_CERTIFICATE: &str = "TLS needs a certificate and its key: name their files by \
                                  client.tls_cert_file and client.tls_key_file";
 const NEEDS_CLIENT_CERTIFICATES: &str = "reaches beyond loopback, which needs a password or client \

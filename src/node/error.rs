@@ -4,6 +4,7 @@ use thiserror::Error;
 
 use crate::admin::AdminError;
 use crate::persist::{NodeFileError, StorageError};
+use crate::server::UsersError;
 use crate::tls::{PemError, SecretError};
 use crate::transport::TransportError;
 
@@ -17,6 +18,10 @@ pub enum Error {
     /// The secret file cannot be used. Nothing was started.
     #[error(transparent)]
     Secret(#[from] SecretError),
+    /// The files of users or passwords cannot be used. Nothing was started or changed; the text names the
+    /// file and the line.
+    #[error(transparent)]
+    Users(#[from] UsersError),
     /// A certificate or its key cannot be used. Nothing was started or changed; the text names the file.
     #[error(transparent)]
     Pem(#[from] PemError),

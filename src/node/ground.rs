@@ -7,7 +7,6 @@ use bytes::Bytes;
 
 use crate::clock::SharedClock;
 use crate::cluster::{ClusterOptions, ClusterParts};
-use crate::config::keys;
 use crate::config::{Config, MemoryPolicy, seed_address};
 use crate::hlc::{self, Hlc};
 use crate::limits::STORE_SHARDS_MAX;
@@ -15,7 +14,7 @@ use crate::members::{MemberCodec, MemberTable, MembersOptions, VersionedKeys};
 use crate::metrics::Metrics;
 use crate::peers::{Caller, Directory};
 use crate::persist::NodeFile;
-use crate::server::{Admission, Password};
+use crate::server::{Admission, Users};
 use crate::store::{Policy, Store, StoreOptions};
 use crate::tasks::TaskGroup;
 use crate::tls::{Credentials, Secret};
@@ -216,17 +215,9 @@ fn key_file(config: &Config, seams: &Seams, secret: &Secret) -> KeyFile {
     KeyFile::new(secret, &config.cluster.name, Arc::clone(&seams.storage), seams.rng.clone())
 }
 
-/// Reads what the settings name for clients: password and certificate.
+/// Reads what the settings name for clients: users and certificate.
 pub(super) fn admission(config: &Config, clock: &SharedClock) -> Result<Admission, Error> {
-    Ok(Admission { password: password(config)?, tls: client_tls(config, clock)? })
-}
-
-fn password(config: &Config) -> Result<Option<Password>, Error> {
-    let Some(path) = &config.client.password_file else { return Ok(None) };
-    let wrong =
-        |why: &str| Error::Settings(format!("{} {}: {why}", keys::PASSWORD_FILE, path.display()));
-    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
-    Password::from_text(&text).map(Some).ok_or_else(|| wrong("empty"))
+    Ok(Admission { users: Users::read(&config.client)?, tls: client_tls(config, clock)? })
 }
 
 fn encode_member(request: MemberRequest) -> Bytes {

@@ -158,7 +158,7 @@ impl Node {
     pub fn reload(&self, config: &Config) -> Result<(), Error> {
         let admission = ground::admission(config, &self.inner.clock)?;
         self.inner.renew_peer_credentials()?;
-        self.inner.server.reload(config.client.clone(), admission);
+        self.inner.server.reload(&config.client, admission);
         self.inner.shared.set_sync_rate(config.peer.sync_rate);
         Ok(())
     }

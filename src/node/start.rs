@@ -87,8 +87,12 @@ async fn start(
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
     let Ground { config, seams: Seams { net, clock, rng, storage }, file, admission, .. } = ground;
-    let server =
-        Server::new(config.client.clone(), admission, Arc::clone(&clock), metrics.server.clone());
+    let server = Server::new(
+        config.client.clone(),
+        admission,
+        (Arc::clone(&clock), rng.clone()),
+        metrics.server.clone(),
+    );
     let inner = Arc::new(Inner {
         me: file.node,
         generation: file.generation,

@@ -11,6 +11,9 @@ pub const WRONGTYPE: &str = "WRONGTYPE Operation against a key holding the wrong
 pub const NOAUTH: &str = "NOAUTH Authentication required.";
 /// The password or the user is wrong.
 pub const WRONGPASS: &str = "WRONGPASS invalid username-password pair or user is disabled.";
+/// A key is none of the user's.
+pub const NOPERM_KEY: &str =
+    "NOPERM this user has no permissions to access one of the keys used as arguments";
 /// `AUTH` on a node without a password.
 pub const AUTH_WITHOUT_PASSWORD: &str = "ERR AUTH <password> called without any password \
 configured for the default user. Are you sure your configuration is correct?";
@@ -37,6 +40,11 @@ pub const SYNTAX: &str = "ERR syntax error";
 
 /// The longest part of a client's own bytes that an error quotes; as in Redis.
 const QUOTED_MAX: usize = 128;
+
+/// The command, or the subcommand by its whole name, is none of the user's.
+pub fn no_permission(command: &str) -> String {
+    format!("NOPERM this user has no permissions to run the '{command}' command")
+}
 
 /// The key's slot is acted for at another node.
 pub fn moved(slot: Slot, to: SocketAddr) -> String {

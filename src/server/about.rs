@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use crate::command::{CommandError, Id, Row, glob, table};
 use crate::config::MemoryPolicy;
 use crate::resp::{Encoder, errors};
+use crate::server::acl;
 use crate::server::local::{After, Context, Refusal};
 use crate::server::{CHICKADEE_VERSION, Port, REDIS_VERSION, ServerFacts, describe, topology};
 use crate::types::Db;
@@ -62,6 +63,7 @@ fn execute(
             Ok(())
         }
         (Id::Config, [_, sub, ..]) => Err(Refusal::Text(errors::unknown_subcommand(row.name, sub))),
+        _ if row.name.starts_with("acl") => acl::run(row, args, context, reply),
         _ if row.name.starts_with("cluster") => topology::run(row, args, context, reply),
         _ if row.name.starts_with("command") => describe::run(row, args, reply),
         _ => Err(CommandError::WrongArity(row.name).into()),

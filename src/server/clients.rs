@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 
 use crate::command::table;
 use crate::resp::Proto;
+use crate::server::acl::{DEFAULT, Users};
 use crate::server::{Entrance, Port};
 use crate::types::{Db, Instant};
 
@@ -45,6 +46,15 @@ pub(super) struct Shown {
     pub(super) library_version: Vec<u8>,
     pub(super) db: Db,
     pub(super) proto: Proto,
+    /// Who it is; `None` before a login that is needed.
+    pub(super) user: Option<String>,
+}
+
+impl Shown {
+    /// The user's name.
+    pub(super) fn user_name(&self) -> &str {
+        self.user.as_deref().unwrap_or(DEFAULT)
+    }
 }
 
 /// A client's place in the registry; given up when dropped.
@@ -104,6 +114,17 @@ impl Clients {
     pub(super) fn all(&self) -> Vec<Arc<Client>> {
         let connected = self.connected.lock().unwrap_or_else(PoisonError::into_inner);
         connected.values().cloned().collect()
+    }
+
+    /// Asks the connections of users who are gone, or may not log in any more, to close once their
+    /// present requests are answered.
+    pub(super) fn close_those_of_none(&self, users: &Users) {
+        for client in self.all() {
+            let user = client.shown().user;
+            if user.is_some_and(|name| !users.get(&name).is_some_and(|user| user.is_on())) {
+                client.close();
+            }
+        }
     }
 
     /// Asks every connection to close once its present requests are answered.
@@ -179,13 +200,14 @@ impl Client {
         let _writing_to_a_string_works = write!(
             line,
             "id={} addr={} laddr={} name={} age={age} idle={idle} flags=N db={} sub=0 psub=0 \
-             ssub=0 multi=-1 cmd={} user=default resp={} lib-name={} lib-ver={}",
+             ssub=0 multi=-1 cmd={} user={} resp={} lib-name={} lib-ver={}",
             self.id,
             self.from,
             self.to,
             text(&shown.name),
             shown.db.get(),
             command.map_or("NULL", |row| row.name),
+            shown.user_name(),
             shown.proto.number(),
             text(&shown.library),
             text(&shown.library_version),

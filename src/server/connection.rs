@@ -15,13 +15,14 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
 
 use crate::clock::{sleep_until, within};
-use crate::command::{CommandError, Flags, Row, Runs, parse};
+use crate::command::{Row, Runs, parse};
 use crate::limits;
 use crate::resp::{
     Args, Encoder, Parsed, ProtocolError, Request, RequestLimits, RequestParser, errors,
 };
 use crate::server::clients::Client;
 use crate::server::local::{self, After};
+use crate::server::permission::{admit, renew};
 use crate::server::replies::Replies;
 use crate::server::session::{Answers, Session};
 use crate::server::stats::{BatchCounts, Route};
@@ -150,7 +151,10 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         Origin { client, port, stops }: Origin,
         stream: S,
     ) -> Self {
-        let session = Session::new(server.live().password.is_none());
+        let session = Session::new(&server.live());
+        if session.authenticated {
+            client.show(|shown| shown.user = Some(session.user.name().to_owned()));
+        }
         Self {
             server,
             backend,
@@ -308,6 +312,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
     /// Runs what was read ahead.
     async fn run_ahead(&mut self, last: &mut Option<&'static Row>) -> Ran {
         self.now = self.server.clock.wall();
+        renew(&mut self.session, self.server, &self.client);
         let mut stood_still = self.has_stood_still();
         let mut ahead = mem::take(&mut self.ahead);
         let authenticated = self.session.authenticated;
@@ -439,15 +444,16 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
                 };
                 let (route, followed) = parts.run(row, &args, wanted);
                 after = followed;
+                if row.runs == Runs::Node {
+                    // It may have been ACL LOAD.
+                    renew(&mut self.session, self.server, &self.client);
+                }
                 self.counts.count(row, route, &self.server.stats);
                 self.parser.set_limits(request_limits(self.server, &self.session));
                 wanted |= was_off && self.session.answers == Answers::On;
             }
-            Err(Refused::Command(ref error)) => {
-                error.encode(&mut Encoder::new(&mut self.replies.ready, self.session.proto));
-            }
-            Err(Refused::Unauthenticated) => {
-                Encoder::new(&mut self.replies.ready, self.session.proto).error(errors::NOAUTH);
+            Err(ref refused) => {
+                refused.encode(&mut Encoder::new(&mut self.replies.ready, self.session.proto));
             }
         }
         let reply = self.replies.ready.get(from..).unwrap_or_default();
@@ -476,29 +482,6 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         };
         self.server.metrics.bytes_sent.increment(length);
         written.map_err(|_| Ended::ByClient)
-    }
-}
-
-/// Why a request was not even started.
-enum Refused {
-    Command(CommandError),
-    Unauthenticated,
-}
-
-/// The row of a request that this connection may run.
-fn admit(
-    row: Option<&'static Row>,
-    args: &[&[u8]],
-    session: &Session,
-) -> Result<&'static Row, Refused> {
-    let row = match row {
-        Some(row) => row,
-        None => parse::resolve(args).map_err(Refused::Command)?,
-    };
-    if session.authenticated || row.flags.has(Flags::NO_AUTH) {
-        Ok(row)
-    } else {
-        Err(Refused::Unauthenticated)
     }
 }
 

@@ -4,6 +4,7 @@ use crate::command::number::parse_integer;
 use crate::command::{CommandError, Id, Row};
 use crate::limits;
 use crate::resp::{Encoder, Proto, errors};
+use crate::server::acl::{DEFAULT, Users};
 use crate::server::clients::Client;
 use crate::server::session::{Answers, Session};
 use crate::server::{Backend, CHICKADEE_VERSION, Port, REDIS_VERSION, Server, about};
@@ -127,12 +128,10 @@ fn auth(
     reply: &mut Encoder<'_>,
 ) -> Result<(), Refusal> {
     match credentials {
-        [_password]
-            if context.session.authenticated && context.server.live().password.is_none() =>
-        {
+        [_password] if context.server.live().users.default_user().is_open() => {
             return Err(Refusal::Fixed(errors::AUTH_WITHOUT_PASSWORD));
         }
-        [password] => log_in(b"default", password, context)?,
+        [password] => log_in(DEFAULT.as_bytes(), password, context)?,
         [user, password] => log_in(user, password, context)?,
         _ => return Err(SYNTAX),
     }
@@ -141,12 +140,13 @@ fn auth(
 }
 
 fn log_in(user: &[u8], password: &[u8], context: &mut Context<'_>) -> Result<(), Refusal> {
-    let right = context.server.live().password.as_ref().is_none_or(|known| known.is(password));
-    if user != b"default" || !right {
+    let live = context.server.live();
+    let Some(user) = live.users.log_in(user, password) else {
         context.server.metrics.rejected_auth.increment(1);
         return Err(Refusal::Fixed(errors::WRONGPASS));
-    }
-    context.session.authenticated = true;
+    };
+    context.session.become_user(user, &live);
+    context.client.show(|shown| shown.user = Some(user.name().to_owned()));
     Ok(())
 }
 
@@ -213,8 +213,10 @@ fn hello(args: &[&[u8]], context: &mut Context<'_>, out: &mut Vec<u8>) -> Result
 }
 
 fn reset(context: &mut Context<'_>) {
-    *context.session = Session::new(context.server.live().password.is_none());
+    *context.session = Session::new(&context.server.live());
+    let user = context.session.authenticated.then(|| DEFAULT.to_owned());
     context.client.show(|shown| {
+        shown.user = user;
         shown.name = Vec::new();
         shown.db = Db::default();
         shown.proto = Proto::default();
@@ -349,10 +351,12 @@ fn list(filter: &[&[u8]], context: &Context<'_>, reply: &mut Encoder<'_>) -> Res
 }
 
 /// Whom `CLIENT KILL` means.
+#[derive(Default)]
 struct Victims<'a> {
     id: Option<u64>,
     from: Option<&'a [u8]>,
     to: Option<&'a [u8]>,
+    user: Option<&'a [u8]>,
     none: bool,
     skip_me: bool,
 }
@@ -363,13 +367,14 @@ impl Victims<'_> {
         !(self.none
             || self.skip_me && client.id() == me
             || self.id.is_some_and(|id| id != client.id())
+            || self.user.is_some_and(|name| client.shown().user_name().as_bytes() != name)
             || self.from.is_some_and(|from| !is(from, client.from().to_string()))
             || self.to.is_some_and(|to| !is(to, client.to().to_string())))
     }
 }
 
-fn victims<'a>(filter: &[&'a [u8]]) -> Result<Victims<'a>, Refusal> {
-    let mut victims = Victims { id: None, from: None, to: None, none: false, skip_me: true };
+fn victims<'a>(filter: &[&'a [u8]], users: &Users) -> Result<Victims<'a>, Refusal> {
+    let mut victims = Victims { skip_me: true, ..Victims::default() };
     for pair in filter.chunks(2) {
         let [name, value] = pair else { return Err(SYNTAX) };
         match name.to_ascii_lowercase().as_slice() {
@@ -381,9 +386,12 @@ fn victims<'a>(filter: &[&'a [u8]]) -> Result<Victims<'a>, Refusal> {
             b"addr" => victims.from = Some(value),
             b"laddr" => victims.to = Some(value),
             b"type" => victims.none |= !is_normal(value)?,
-            b"user" if *value == b"default" => {}
             b"user" => {
-                return Err(Refusal::Text([&b"ERR No such user '"[..], value, b"'"].concat()));
+                let known = str::from_utf8(value).is_ok_and(|name| users.get(name).is_some());
+                if !known {
+                    return Err(Refusal::Text([&b"ERR No such user '"[..], value, b"'"].concat()));
+                }
+                victims.user = Some(value);
             }
             b"skipme" => {
                 victims.skip_me = match value.to_ascii_lowercase().as_slice() {
@@ -401,10 +409,8 @@ fn victims<'a>(filter: &[&'a [u8]]) -> Result<Victims<'a>, Refusal> {
 fn kill(filter: &[&[u8]], context: &Context<'_>, reply: &mut Encoder<'_>) -> Done {
     let one = matches!(filter, [_]);
     let victims = match filter {
-        [address] => {
-            Victims { id: None, from: Some(address), to: None, none: false, skip_me: false }
-        }
-        _ => victims(filter)?,
+        [address] => Victims { from: Some(address), ..Victims::default() },
+        _ => victims(filter, &context.server.live().users)?,
     };
     let me = context.client.id();
     let (mut killed, mut after) = (0_usize, After::Continue);

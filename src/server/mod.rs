@@ -15,6 +15,7 @@
 //! leave in the order of the requests.
 
 mod about;
+pub mod acl;
 pub mod backend;
 pub mod clients;
 mod connection;
@@ -23,6 +24,7 @@ mod handshake;
 mod listener;
 mod local;
 mod password;
+mod permission;
 mod replies;
 mod session;
 pub mod stats;
@@ -38,12 +40,15 @@ pub use backend::{
     TopologyNode,
 };
 pub use listener::{Accepted, Entrance};
-pub use password::Password;
+pub use password::{Passwords, PasswordsError};
+
+pub use acl::{Users, UsersError};
 
 use crate::clock::SharedClock;
 use crate::config::ClientConfig;
 use crate::limits;
 use crate::metrics::{ServerMetrics, level};
+use crate::rng::Randomness;
 use crate::server::clients::Clients;
 use crate::server::stats::CommandStats;
 use crate::server::topology::ReplyCache;
@@ -58,7 +63,9 @@ pub const CHICKADEE_VERSION: &str = env!("CARGO_PKG_VERSION");
 /// What may change while clients are connected.
 struct Live {
     config: ClientConfig,
-    password: Option<Password>,
+    users: Arc<Users>,
+    /// Counts the sets of users.
+    users_number: u64,
     /// How TLS is spoken; `None` where no port does.
     tls: Option<ClientTls>,
 }
@@ -66,8 +73,8 @@ struct Live {
 /// Who may come in, and how.
 #[derive(Clone, Debug, Default)]
 pub struct Admission {
-    /// Without a password every client may do everything.
-    pub password: Option<Password>,
+    /// Users and what they may do.
+    pub users: Users,
     /// What the TLS ports need; `None` where there are none.
     pub tls: Option<ClientTls>,
 }
@@ -76,6 +83,7 @@ pub struct Admission {
 pub struct Server {
     live: ArcSwap<Live>,
     clock: SharedClock,
+    rng: Randomness,
     metrics: ServerMetrics,
     clients: Arc<Clients>,
     stats: CommandStats,
@@ -90,14 +98,20 @@ impl Server {
     /// A front end without listeners.
     pub fn new(
         config: ClientConfig,
-        Admission { password, tls }: Admission,
-        clock: SharedClock,
+        Admission { users, tls }: Admission,
+        (clock, rng): (SharedClock, Randomness),
         metrics: ServerMetrics,
     ) -> Arc<Self> {
         metrics.clients_limit.set(level(config.max_clients));
         Arc::new(Self {
-            live: ArcSwap::from_pointee(Live { config, password, tls }),
+            live: ArcSwap::from_pointee(Live {
+                config,
+                users: Arc::new(users),
+                users_number: 0,
+                tls,
+            }),
             clock,
+            rng,
             metrics,
             clients: Arc::default(),
             stats: CommandStats::default(),
@@ -107,11 +121,32 @@ impl Server {
         })
     }
 
-    /// Other limits, another password and another certificate from now on. Whoever has logged in stays
-    /// so, and connections go on under the certificate that they began with.
-    pub fn reload(&self, config: ClientConfig, Admission { password, tls }: Admission) {
+    /// Other limits, other users and another certificate from now on. Whoever has logged in stays so
+    /// as long as that user exists, with the rights that it has now; connections go on under the
+    /// certificate that they began with.
+    pub fn reload(&self, config: &ClientConfig, Admission { users, tls }: Admission) {
         self.metrics.clients_limit.set(level(config.max_clients));
-        self.live.store(Arc::new(Live { config, password, tls }));
+        let users = Arc::new(users);
+        self.live.rcu(|live| Live {
+            config: config.clone(),
+            users: Arc::clone(&users),
+            users_number: live.users_number.wrapping_add(1),
+            tls: tls.clone(),
+        });
+        self.clients.close_those_of_none(&users);
+    }
+
+    /// Reads the users' files again, as the settings name them.
+    fn load_users(&self) -> Result<(), UsersError> {
+        let users = Arc::new(Users::read(&self.live().config)?);
+        self.live.rcu(|live| Live {
+            config: live.config.clone(),
+            users: Arc::clone(&users),
+            users_number: live.users_number.wrapping_add(1),
+            tls: live.tls.clone(),
+        });
+        self.clients.close_those_of_none(&users);
+        Ok(())
     }
 
     fn live(&self) -> Guard<Arc<Live>> {

@@ -13,11 +13,12 @@ pub const BUCKETS: [u64; 12] =
     [50, 100, 250, 500, 1_000, 2_500, 5_000, 10_000, 50_000, 250_000, 1_000_000, 2_500_000];
 
 /// The reasons by which errors are counted: their first word, or `other`.
-pub const REASONS: [&str; 10] = [
+pub const REASONS: [&str; 11] = [
     "ERR",
     "WRONGTYPE",
     "NOAUTH",
     "WRONGPASS",
+    "NOPERM",
     "MOVED",
     "CROSSSLOT",
     "TRYAGAIN",

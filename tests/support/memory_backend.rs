@@ -19,9 +19,10 @@ use chickadee::limits::LANE_PAYLOAD_MAX;
 use chickadee::metrics::Metrics;
 use chickadee::net::Net;
 use chickadee::resp::{Encoder, Proto};
+use chickadee::rng::Randomness;
 use chickadee::server::{
-    Admission, Backend, CommandCall, DatabaseFacts, Entrance, Password, Port, Server, ServerFacts,
-    SlotRange, Started, Topology, TopologyNode,
+    Admission, Backend, CommandCall, DatabaseFacts, Entrance, Passwords, Port, Server, ServerFacts,
+    SlotRange, Started, Topology, TopologyNode, Users,
 };
 use chickadee::tasks::TaskGroup;
 use chickadee::types::{ByteSize, Db, Instant, MemberState, NodeId, NodeName, Slot, WallMillis};
@@ -272,6 +273,7 @@ pub(crate) fn settings() -> ClientConfig {
         tls_client_ca_file: None,
         op_timeout: Duration::from_secs(2),
         password_file: None,
+        acl_file: None,
         max_clients: 100,
         idle_timeout: Duration::ZERO,
         output_buffer_limit: ByteSize(64 << 20),
@@ -299,9 +301,14 @@ impl FrontEnd {
             topology: Arc::new(topology()),
             stops: Arc::default(),
         });
-        let password = password.and_then(Password::from_text);
-        let admission = Admission { password, tls: None };
-        let server = Server::new(settings, admission, clock, Metrics::unregistered().server);
+        let passwords = password.map(|text| Passwords::from_lines(text).unwrap());
+        let rng = Randomness::from_system();
+        let users = match &settings.acl_file {
+            Some(_) => Users::read(&settings).unwrap(),
+            None => Users::with_passwords(passwords),
+        };
+        let admission = Admission { users, tls: None };
+        let server = Server::new(settings, admission, (clock, rng), Metrics::unregistered().server);
         let tasks = TaskGroup::new();
         let listen = |port| {
             let listener = Net::Os.bind_tcp(address(0)).unwrap();

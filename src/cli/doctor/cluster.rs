@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use crate::admin::status::Member;
 use crate::cli::output::span;
-use crate::config::load::Origin;
 use crate::config::keys;
+use crate::config::load::Origin;
 use crate::types::{ByteSize, MemberState};
 
 use super::Finding;

@@ -12,8 +12,8 @@ use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::cli::sources;
 use crate::clock::within;
-use crate::config::load::Loaded;
 use crate::config::keys;
+use crate::config::load::Loaded;
 use crate::config::{Config, seed_address};
 use crate::limits::UDP_BUFFER;
 use crate::net::Net;

@@ -175,10 +175,13 @@ impl Loaded {
 pub const VARIABLE_PREFIX: &str = "CHICKADEE_";
 
 /// Variables that begin like a setting's and belong to other parts of the program.
-pub const OTHER_VARIABLES: &[&str] = &[PASSWORD_VARIABLE];
+pub const OTHER_VARIABLES: &[&str] = &[PASSWORD_VARIABLE, USER_VARIABLE];
 
 /// The password with which `get` and its kin log in.
 pub const PASSWORD_VARIABLE: &str = "CHICKADEE_PASSWORD";
+
+/// The user as whom they do; `default` where it is not set.
+pub const USER_VARIABLE: &str = "CHICKADEE_USER";
 
 /// Loads settings; the first fault found is the error.
 pub fn load(sources: &Sources<'_>) -> Result<Loaded, ConfigError> {
@@ -271,6 +274,7 @@ fn blank(machine: &Machine, form: bool) -> Config {
             tls_client_ca_file: None,
             op_timeout: zero,
             password_file: None,
+            acl_file: None,
             max_clients: 1,
             idle_timeout: zero,
             output_buffer_limit: ByteSize(0),
