@@ -1,10 +1,11 @@
 //! `keys`: the key ring of gossip, rotated over a living cluster.
 
+use std::io::{Read, stdin};
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::io::AsyncReadExt;
+use zeroize::Zeroizing;
 
 use crate::admin::status::{KeyChanged, KeyRow};
 use crate::cli::args::KeysVerb;
@@ -24,7 +25,7 @@ pub(super) async fn keys(ask: &Ask, verb: &KeysVerb, output: Output) -> Result<(
     match verb {
         KeysVerb::List => output.page(&listed(&ask.get::<Vec<KeyRow>>("/v1/keys").await?)),
         KeysVerb::Add { file } => {
-            let secret = Bytes::from(secret(file).await?.to_file_text().as_bytes().to_vec());
+            let secret = Bytes::from(secret(file)?.to_file_text().as_bytes().to_vec());
             let changed = ask.post_body("/v1/keys/add", secret, PATIENCE).await?;
             done("added", &changed, output)
         }
@@ -40,12 +41,11 @@ pub(super) async fn keys(ask: &Ask, verb: &KeysVerb, output: Output) -> Result<(
 }
 
 /// Reads the file here, so that a secret that is open to others is refused before it is sent.
-async fn secret(file: &Path) -> Result<Secret, Failure> {
+fn secret(file: &Path) -> Result<Secret, Failure> {
     let read = if file == Path::new("-") {
-        let mut contents = Vec::new();
-        let mut input = tokio::io::stdin().take(INPUT_MAX + 1);
+        let mut contents = Zeroizing::new(Vec::new());
         let fault = |error| Failure::Failed(format!("cannot read standard input: {error}"));
-        input.read_to_end(&mut contents).await.map_err(fault)?;
+        stdin().lock().take(INPUT_MAX + 1).read_to_end(&mut contents).map_err(fault)?;
         Secret::parse(&contents)
     } else {
         Secret::read(file)
