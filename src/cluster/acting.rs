@@ -4,6 +4,7 @@
 //! grows: who takes the bit takes a term above every one it has seen for the slot.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
@@ -254,14 +255,15 @@ impl Shared {
     /// placement that both have, lack nothing of what was queued for them while the former holder's
     /// copy may have counted for a write.
     pub(super) fn settled(&self, view: &View, placement: u64, leaving: &SlotSet) -> SlotSet {
-        let id = view.placement.id();
-        if id.get() != placement {
+        let changes = self.placements.load(Ordering::SeqCst);
+        if view.placement.id().get() != placement {
             return SlotSet::new();
         }
         let lacks_nothing = |slot: &Slot| {
             let index = self.store.shard_index(*slot);
-            let has_all =
-                |link: &Arc<Link>| link.has_settled(index, id) && !link.missed().contains(*slot);
+            let has_all = |link: &Arc<Link>| {
+                link.has_settled(index, changes) && !link.missed().contains(*slot)
+            };
             let set = view.replica_set(*slot).filter(|placed| placed.node != view.me);
             let set = set.filter(|placed| placed.standing != Standing::Gone);
             // All of them are asked, so that all are marked the first time.

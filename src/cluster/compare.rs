@@ -224,8 +224,9 @@ impl Cache {
             };
             for (slot, digest, term) in theirs.into_iter().filter(|it| slots.contains(it.0)) {
                 if shared.store.lock(slot).header(slot).digest() != digest {
+                    // The rest in the next round; those that are equal are done all the same.
                     if pulled == PULLS_AT_ONCE {
-                        return Ok(done);
+                        continue;
                     }
                     pulled += 1;
                     let difference = self.difference(node, slot, u64::MAX).await?;

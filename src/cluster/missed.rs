@@ -13,6 +13,7 @@ use super::breakage::Rule;
 pub(super) struct Missed {
     dirty: SlotSet,
     comparing: SlotSet,
+    changes: u64,
 }
 
 impl Missed {
@@ -20,6 +21,7 @@ impl Missed {
     pub(super) fn set(&mut self, slot: Slot) {
         if !Rule::DirtyBits.is_broken() {
             self.dirty.insert(slot);
+            self.changes += 1;
         }
     }
 
@@ -45,6 +47,11 @@ impl Missed {
         self.dirty.contains(slot) || self.comparing.contains(slot)
     }
 
+    /// How often something was missed, or mended: what mends may still be queued.
+    pub(super) const fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Whether the peer has everything.
     pub(super) fn is_empty(&self) -> bool {
         self.dirty.is_empty() && self.comparing.is_empty()
@@ -61,6 +68,7 @@ impl Missed {
 
     /// The compare of slots that were dirty has ended; `left` were not mended.
     pub(super) fn end_compare(&mut self, begun: &SlotSet, left: &SlotSet) {
+        self.changes += u64::from(!begun.is_empty());
         self.comparing.subtract(begun);
         self.dirty.union_with(left);
     }

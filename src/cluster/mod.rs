@@ -137,6 +137,8 @@ pub struct Shared {
     rng: Randomness,
     metrics: Metrics,
     view: ArcSwap<View>,
+    /// How often the placement changed.
+    placements: AtomicU64,
     links: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
     hints: Hints,
     holdings: HoldingsBook,
@@ -209,6 +211,7 @@ impl Shared {
             rng: parts.rng,
             metrics: parts.metrics,
             view: ArcSwap::from_pointee(view),
+            placements: AtomicU64::new(0),
             links: ArcSwap::default(),
             hints: Hints::new(),
             fills: fill::Fills::default(),
@@ -269,6 +272,7 @@ impl Shared {
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
         if view.placement.id() != last.placement.id() {
+            self.placements.fetch_add(1, Ordering::SeqCst);
             self.suspect_newcomers(&last, &view);
         }
         if let Some(why) = was_away(&last, &self.view()) {

@@ -93,6 +93,9 @@ impl Cache {
         if shared.kept.is_loading() || shared.kept.awaits_others(view, shared.clock.now()) {
             plan.promotes = SlotSet::new();
         }
+        if is_old() {
+            return false;
+        }
         let is_idle = plan.is_idle();
         self.settle_alone(&plan, view);
         self.start_moving(&plan, &own.acting, tasks);

@@ -15,7 +15,6 @@ use tokio::sync::Notify;
 
 use crate::limits::{REPLICATION_BATCH_MAX, REPLICATION_PATIENCE, REPLICATION_QUEUE_MAX};
 use crate::peers::Peers;
-use crate::ring::PlacementId;
 use crate::tasks::{self, lock};
 use crate::types::{Instant, NodeId, Slot};
 use crate::wire::message::{Applied, Request, Response};
@@ -59,8 +58,19 @@ struct Queue {
     /// Groups ever queued, and how many of them were answered or given up.
     queued: u64,
     settled: u64,
-    /// Where the queue ended when it was first asked about under a placement.
-    mark: Option<(PlacementId, u64)>,
+    /// Where the queue ended when it was first asked about in this state of affairs.
+    mark: Option<(Affairs, u64)>,
+}
+
+/// What must be the same for two questions about a queue to be about the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Affairs {
+    /// How often the placement had changed.
+    placements: u64,
+    /// How often something had been dropped.
+    drops: u64,
+    /// How often something had been missed or mended.
+    missed: u64,
 }
 
 /// The items that one operation left for a holder of its slot.
@@ -257,16 +267,22 @@ impl Link {
     }
 
     /// Whether everything that was queued for a store shard before it was first asked about under
-    /// this placement was answered or given up.
-    pub(super) fn has_settled(&self, index: usize, placement: PlacementId) -> bool {
-        let mut queue = lock(&self.queues[index]);
-        let mark = queue.mark.filter(|(of, _)| *of == placement);
-        if let Some((_, end)) = mark {
-            return queue.settled >= end;
-        }
-        // What was begun under another placement may still be queued in this moment.
-        queue.mark = Some((placement, queue.queued));
-        false
+    /// this placement, the one after so many changes, has arrived. What was dropped or mended meanwhile
+    /// begins the question anew.
+    pub(super) fn has_settled(&self, index: usize, placements: u64) -> bool {
+        let missed = self.missed().changes();
+        let affairs = Affairs { placements, drops: self.drops(), missed };
+        let has_settled = {
+            let mut queue = lock(&self.queues[index]);
+            let known = queue.mark.filter(|(known, _)| *known == affairs);
+            if known.is_none() {
+                // What was begun under another placement may still be queued in this moment.
+                queue.mark = Some((affairs, queue.queued));
+            }
+            known.is_some_and(|(_, end)| queue.settled >= end)
+        };
+        // What is dropped counts as settled after it counts as dropped.
+        has_settled && self.drops() == affairs.drops
     }
 
     /// Where the queues of these store shards end now.

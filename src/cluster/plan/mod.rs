@@ -290,7 +290,8 @@ fn plan_slot(claims: &Claims<'_>, slot: Slot, plan: &mut Plan) {
     }
 }
 
-/// Whether another node acts for the slot and every member of its set that is there has it.
+/// Whether another node acts for the slot and every member of its set that is there said in this round
+/// that it has it.
 fn is_held_by_all(claims: &Claims<'_>, slot: Slot) -> bool {
     claims.acting_peer(slot).is_some()
         && claims
@@ -298,7 +299,11 @@ fn is_held_by_all(claims: &Claims<'_>, slot: Slot) -> bool {
             .view
             .replica_set(slot)
             .filter(|placed| placed.standing != Standing::Gone)
-            .all(|placed| claims.is_complete(placed.node, slot) == Some(true))
+            .all(|placed| {
+                let word = claims.known.peers.get(&placed.node);
+                word.is_some_and(|word| word.fresh)
+                    && claims.is_complete(placed.node, slot) == Some(true)
+            })
 }
 
 fn is_under_replicated(claims: &Claims<'_>, slot: Slot) -> bool {
