@@ -187,9 +187,10 @@ impl Shared {
                     link.set_dirty(given.slot);
                 }
                 let placed = |node: &NodeId| view.placement.holds(*node, given.slot);
+                // One that is not known here cannot be sent anything: it is compared when it is.
+                let can_follow = |node: &NodeId| self.link(*node).is_some() && !placed(node);
                 let followers = given.followers.iter().map(|(node, _)| *node);
-                header.receivers =
-                    followers.filter(|node| *node != view.me && !placed(node)).collect();
+                header.receivers = followers.filter(can_follow).collect();
                 header.complete
             };
             for (node, _) in given.followers.iter().filter(|(_, arrived)| !arrived) {

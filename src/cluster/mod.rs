@@ -297,9 +297,8 @@ impl Shared {
         }
     }
 
-    /// Members that this node hears of only now followed no slot of it: what it would have sent them went
-    /// nowhere. It may have been told that they do, by a node that heard them before and handed a slot
-    /// over.
+    /// Members that this node hears of only now, or anew, follow no slot of it: what it would have sent
+    /// them meanwhile went nowhere.
     fn forget_strangers(&self, strangers: &[NodeId]) {
         if strangers.is_empty() {
             return;

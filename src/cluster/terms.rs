@@ -113,9 +113,9 @@ impl Shared {
     ) -> Vec<(NodeId, Slot)> {
         let mut former = Vec::new();
         for (node, terms) in &answers.terms {
-            for (slot, term) in slots.iter().zip(terms) {
-                let is_equal = *term == Some(self.store.lock(slot).header(slot).term);
-                if is_equal && !view.placement.holds(*node, slot) {
+            let held = slots.iter().zip(terms).filter_map(|(slot, term)| Some((slot, (*term)?)));
+            for (slot, term) in held.filter(|(slot, _)| !view.placement.holds(*node, *slot)) {
+                if self.store.lock(slot).header(slot).term == term {
                     former.push((*node, slot));
                 }
             }

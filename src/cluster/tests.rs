@@ -9,8 +9,8 @@ use crate::wire::message::ReleasedSlot;
 
 const ME: NodeId = NodeId(0);
 
-/// Members of these numbers and phases, this node first.
-fn table(members: &[(u128, Phase)]) -> Arc<MemberTable> {
+/// A cluster with two copies of each slot and members of these numbers and phases, as `me` sees it.
+pub(super) fn table_of(me: NodeId, members: &[(u128, Phase)]) -> MemberTable {
     let member = |(node, phase): &(u128, Phase)| MemberInfo {
         identity: Identity {
             node: NodeId(*node),
@@ -37,7 +37,11 @@ fn table(members: &[(u128, Phase)]) -> Arc<MemberTable> {
     };
     let members = members.iter().map(member).collect();
     let (refutations, formed, waiting_for) = (0, true, String::new());
-    Arc::new(MemberTable { me: ME, members, facts, refutations, formed, waiting_for })
+    MemberTable { me, members, facts, refutations, formed, waiting_for }
+}
+
+fn table(members: &[(u128, Phase)]) -> Arc<MemberTable> {
+    table_of(ME, members).into()
 }
 
 fn node(table: Arc<MemberTable>) -> Arc<Shared> {
@@ -100,4 +104,29 @@ async fn who_was_not_heard_when_a_slot_was_handed_over_is_compared_when_it_is() 
     assert!(link.missed().all().contains(slot), "it is compared");
     let link = shared.link(other).expect("it was known before");
     assert!(!link.missed().all().contains(slot), "who was heard all the time is not");
+}
+
+/// Else a former holder could give its copy up while what mends the new one is still queued.
+#[test]
+fn a_question_about_a_queue_begins_anew_with_every_change_drop_and_mending() {
+    let (link, slot) = (Link::new(NodeId(1), 1), Slot::new(7).unwrap());
+    let settles = |placements| [link.has_settled(0, placements), link.has_settled(0, placements)];
+    assert_eq!(settles(1), [false, true], "nothing was queued");
+    assert_eq!(settles(2), [false, true], "the placement changed");
+    assert_eq!(settles(1), [false, true], "and back: what was between counts");
+    link.set_dirty(slot);
+    assert_eq!(settles(1), [false, true], "something was missed");
+    let begun = link.missed().begin_compare(&[slot]);
+    link.missed().end_compare(&begun, &SlotSet::new());
+    assert_eq!(settles(1), [false, true], "and mended");
+
+    let happened = crate::wire::replication::Happened::Acting;
+    let item = crate::wire::replication::Item { slot, term: Term::default(), happened };
+    let group = replicate::Group::of(&item);
+    assert!(link.push(0, replicate::Outgoing::untallied(slot, &group)), "it is to be driven");
+    assert!(link.has_settled(0, 1), "it was queued after the question");
+    assert_eq!(settles(2), [false, false], "it has not arrived");
+    link.set_standing(false, true);
+    assert!(!link.has_settled(0, 2), "it was dropped");
+    assert!(link.missed().contains(slot));
 }

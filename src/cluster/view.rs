@@ -52,6 +52,12 @@ pub struct View {
     pub target: Arc<Placement>,
     /// The members of `placement`, in its order.
     placed: Vec<Placed>,
+    heard_fingerprint: u64,
+}
+
+fn heard_in(table: &MemberTable) -> impl Iterator<Item = NodeId> + '_ {
+    let heard = |member: &&MemberInfo| standing(member) != Standing::Gone;
+    table.members.iter().filter(heard).map(|member| member.identity.node)
 }
 
 /// Members that another node hears and this one does not: they may act for slots.
@@ -131,7 +137,10 @@ impl View {
                 link: links.get(&member.node).cloned(),
             })
             .collect();
-        Self { me, phase, table, placement, target, placed }
+        let mut heard = Xxh3Default::new();
+        heard_in(&table).for_each(|node| heard.update(&node.0.to_le_bytes()));
+        let heard_fingerprint = heard.digest();
+        Self { me, phase, table, placement, target, placed, heard_fingerprint }
     }
 
     /// The members of a slot's replica set, owner first.
@@ -149,15 +158,12 @@ impl View {
 
     /// The members that are alive or suspect here, this node among them.
     pub(super) fn heard(&self) -> Vec<NodeId> {
-        let heard = |member: &&MemberInfo| standing(member) != Standing::Gone;
-        self.table.members.iter().filter(heard).map(|member| member.identity.node).collect()
+        heard_in(&self.table).collect()
     }
 
     /// A number that two nodes share when they hear the same members.
-    pub(super) fn heard_fingerprint(&self) -> u64 {
-        let mut hash = Xxh3Default::new();
-        self.heard().iter().for_each(|node| hash.update(&node.0.to_le_bytes()));
-        hash.digest()
+    pub(super) const fn heard_fingerprint(&self) -> u64 {
+        self.heard_fingerprint
     }
 
     /// What this node lacks of the members that another hears.

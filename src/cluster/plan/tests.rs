@@ -1,12 +1,12 @@
 //! What is planned in situations that are easily got wrong, on made-up clusters.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::*;
+use crate::cluster::tests::table_of;
 use crate::cluster::view::Lacks;
-use crate::members::{MemberInfo, MemberTable};
-use crate::types::{ClusterFacts, Generation, Identity, MemberState, NodeId, WallMillis, Weight};
+use crate::members::MemberTable;
+use crate::types::{Generation, MemberState, NodeId};
 
 const GENERATION: Generation = Generation(1);
 
@@ -28,37 +28,8 @@ fn nothing() -> Holdings {
 
 impl Scene {
     fn new(me: u128, phases: &[Phase]) -> Self {
-        let member = |(number, phase): (usize, &Phase)| MemberInfo {
-            identity: Identity {
-                node: NodeId(number as u128),
-                gossip: ([127, 0, 0, 1], 7400).into(),
-                generation: GENERATION,
-                revision: 0,
-                phase: *phase,
-                weight: Weight::DEFAULT,
-                zone: 0,
-            },
-            state: MemberState::Alive,
-            since: WallMillis(0),
-            removed: false,
-            meta: None,
-        };
-        let table = MemberTable {
-            me: NodeId(me),
-            members: phases.iter().enumerate().map(member).collect(),
-            facts: ClusterFacts {
-                name: "test".parse().expect("a valid name"),
-                replicas: 2,
-                virtual_nodes: 64,
-                ring_grace: Duration::from_secs(30),
-                tombstone_grace: Duration::from_hours(1),
-                revision: 1,
-                origin: 0,
-            },
-            refutations: 0,
-            formed: true,
-            waiting_for: String::new(),
-        };
+        let members: Vec<(u128, Phase)> = (0..).zip(phases.iter().copied()).collect();
+        let table = table_of(NodeId(me), &members);
         let mut scene = Self {
             table,
             words: BTreeMap::new(),
