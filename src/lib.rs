@@ -68,13 +68,14 @@
 //!             ▼              ▼                        ▼
 //!    membership     wire   store   command   ring   hlc   resp      CORES: functions of state, input, now
 //!
-//!      types  limits  config  clock  metrics  rng  net  tasks       VOCABULARY
+//!      types  limits  config  clock  metrics  rng  net  tasks  audit   VOCABULARY
 //! ```
 //!
 //! What an embedding program needs stands at the root of the crate. The modules are public so that
 //! the program and the tests can reach them; their items change with any release.
 
 pub mod admin;
+pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

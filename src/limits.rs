@@ -204,8 +204,8 @@ pub const STORE_PAGE_MIN: usize = 2 * 1024;
 /// See [`STORE_PAGE_MIN`]; an entry's place in its page has 16 bits.
 pub const STORE_PAGE_MAX: usize = 64 * 1024;
 
-/// Slots that differ which one round of the reconciler takes in before it takes them over.
-pub const PULLS_AT_ONCE: usize = 64;
+/// Slots that differ which one round of the reconciler takes in from each holder before it takes them over.
+pub const PULLS_AT_ONCE: usize = 256;
 
 /// Tombstones older than a minute that wait for absent holders take one part in this many of the budget
 /// at most.

@@ -455,9 +455,16 @@ fn the_gossip_key_is_rotated_under_way_and_outlives_restarts() {
         wait_for("probes go on", || (probes(&cluster.nodes) > seen + 6.0).then_some(()));
         String::from_utf8_lossy(&done.stdout).into_owned()
     };
+    let counted = |count: f64| {
+        let has = |node: &Node| (node.metric("chickadee_gossip_keys", "") - count).abs() < 0.5;
+        wait_for("every node counts its keys", || cluster.nodes.iter().all(has).then_some(()));
+    };
+    counted(1.0);
     assert_eq!(keys(0, &["add", file]), "key 1 added\n");
+    counted(2.0);
     assert_eq!(keys(1, &["use", "1"]), "key 1 in use\n");
     assert_eq!(keys(2, &["remove", "0"]), "key 0 removed\n");
+    counted(1.0);
     let listed = keys(0, &["list", "--format", "plain"]);
     assert!(listed.starts_with("1\tyes\t") && listed.lines().count() == 1, "{listed}");
     assert_eq!(keys(1, &["list", "--format", "plain"]), listed);

@@ -113,3 +113,30 @@ fn a_node_is_asked_for_itself_and_its_cluster() {
         assert!(told.contains(part), "{check}: {told}");
     }
 }
+
+#[test]
+fn certificates_that_end_or_are_none_are_found_before_a_node_needs_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = folder.path().to_str().unwrap();
+    let cert = |arguments: &[&str]| {
+        assert!(program().arg("cert").args(arguments).status().unwrap().success());
+    };
+    cert(&["ca", "--out", at]);
+    let file = |name: &str, end: &str| folder.path().join(format!("{name}.{end}"));
+    for (name, valid, level, code) in [("long", "30d", "ok", 0), ("short", "2d", "warn", 0)] {
+        cert(&["issue", name, "--ca", at, "--out", at, "--valid", valid]);
+        let mut settings = apart(folder.path());
+        for (setting, end) in [("tls_cert_file", "pem"), ("tls_key_file", "key")] {
+            let setting = format!("client.{setting}={}", file(name, end).display());
+            settings.extend(["--set".to_owned(), setting]);
+        }
+        settings.extend(["--set".to_owned(), "client.tls_listen=127.0.0.1:0".to_owned()]);
+        let (found_code, found) = doctor(&settings);
+        assert_eq!(finding(&found, "certificates")["level"], level, "{found}");
+        assert_eq!(found_code, code, "{found}");
+        std::fs::write(file(name, "pem"), "no certificate").unwrap();
+        let (found_code, found) = doctor(&settings);
+        assert_eq!(finding(&found, "certificates")["level"], "fail", "{found}");
+        assert_eq!(found_code, 1);
+    }
+}

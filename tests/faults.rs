@@ -21,8 +21,6 @@ mod figures;
 mod findings;
 #[path = "faults/load.rs"]
 mod load;
-#[path = "faults/namespace.rs"]
-mod namespace;
 #[path = "faults/proof.rs"]
 mod proof;
 #[path = "faults/scenario.rs"]
@@ -34,7 +32,7 @@ use std::time::Duration;
 
 use load::pass;
 use scenario::{NODES, Scenario, asked};
-use support::now;
+use support::{namespace, now};
 
 /// How long a killed node is down: less than it keeps its place.
 const DOWN: Duration = Duration::from_secs(3);
@@ -204,14 +202,19 @@ fn a_node_not_heard_for_moments_counts_right_where_shortfall_is_an_error() {
 /// All datagrams from and to one node are lost for a quarter of each second.
 fn drop_datagrams(shortfall: &str, test: &str) {
     if !namespace::is_inside() {
+        let _turn = scenario::turn();
         return namespace::run_inside(test);
     }
     namespace::make_ready();
     let mut scenario = Scenario::new("datagrams of a node lost for 250 ms a second", shortfall);
-    let port = |which| scenario.cluster.nodes[1].address(which).port();
-    let ports = [port("gossip"), port("peer")];
     scenario.start_load();
     scenario.work_in_order(&ALL);
+    let node = &scenario.cluster.nodes[1];
+    let ports = namespace::ports_of(node.pid());
+    for which in ["gossip", "peer"] {
+        assert!(ports.contains(&node.address(which).port()), "{ports:?} are the node's");
+    }
+    assert!(ports.len() > 2, "{ports:?}: it calls others from ports of their own");
     let mut next = now();
     for _ in 0..asked("CHICKADEE_SECONDS", 30) {
         scenario.fault();

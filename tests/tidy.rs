@@ -28,6 +28,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("types", &[]),
     ("limits", &[]),
     ("rng", &[]),
+    ("audit", &["types"]),
     ("net", &["types", "limits"]),
     ("metrics", &["types", "limits"]),
     ("clock", &["types", "limits"]),
@@ -39,7 +40,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("store", &["types", "limits", "metrics", "hlc"]),
     ("command", &["types", "limits", "resp", "store"]),
     ("wire", &["types", "limits", "resp", "command"]),
-    ("membership", &["types", "limits", "config", "metrics"]),
+    ("membership", &["types", "limits", "config", "metrics", "audit"]),
     ("peers", &["types", "limits", "wire", "tasks"]),
     ("members", &[VOCABULARY, "membership", "wire", "peers"]),
     (
@@ -98,11 +99,22 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Stands in a row of [`LAYERS`] for all of these.
 const VOCABULARY: &str = "(vocabulary)";
 const VOCABULARY_MODULES: &[&str] =
-    &["types", "limits", "clock", "rng", "net", "metrics", "tasks", "config"];
+    &["types", "limits", "clock", "rng", "net", "metrics", "tasks", "config", "audit"];
 
 /// Modules that are functions of (state, input, now): no runtime, socket, file, clock or global.
-const PURE: &[&str] =
-    &["types", "limits", "config", "hlc", "ring", "resp", "store", "command", "wire", "membership"];
+const PURE: &[&str] = &[
+    "types",
+    "limits",
+    "config",
+    "audit",
+    "hlc",
+    "ring",
+    "resp",
+    "store",
+    "command",
+    "wire",
+    "membership",
+];
 
 /// What a pure module must not name.
 const IMPURE: &[&str] = &[

@@ -160,3 +160,28 @@ fn a_file_that_lets_strangers_in_is_refused() {
     assert!(!output.status.success(), "{said}");
     assert!(said.contains("the user `default` needs no password"), "{said}");
 }
+
+#[test]
+fn who_is_let_in_and_who_is_not_stands_in_the_audit_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("passwords");
+    fs::write(&file, "right-secret\n").unwrap();
+    let level = "log.level=info,chickadee::audit=debug";
+    let cluster = Cluster::started(1, &[&setting("password_file", &file), level]);
+    let node = &cluster.nodes[0];
+    let lines = |text: &str| {
+        let of_audit = |line: &&str| line.contains("chickadee::audit") && line.contains(text);
+        node.log().lines().filter(of_audit).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let log_in = |user: &str, password: &str| cluster.client(0).run(&["AUTH", user, password]);
+    assert!(error(&log_in("right-secret", "default")).starts_with("WRONGPASS"));
+    assert!(error(&log_in("default", "wrong-secret")).starts_with("WRONGPASS"));
+    assert_eq!(log_in("default", "right-secret"), ok());
+    wait_for("the login is logged", || (!lines("client logged in").is_empty()).then_some(()));
+    let refused = lines("login refused");
+    let [line] = &*refused else { panic!("one line for two: {refused:?}") };
+    assert!(line.contains("(unknown)"), "{line}");
+    assert!(lines("client logged in")[0].contains("default"));
+    let log = node.log();
+    assert!(!log.contains("wrong-secret") && !log.contains("right-secret"));
+}

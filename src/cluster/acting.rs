@@ -3,14 +3,15 @@
 //! Every change happens under the slot's shard lock and raises the holdings revision. A term only
 //! grows: who takes the bit takes a term above every one it has seen for the slot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use crate::types::{MemberState, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{ActingHint, ReleasedSlot};
 use crate::wire::replication::{Happened, Item};
 
-use super::replicate::{Group, Link, Outgoing, ToDrive};
+use super::holdings::PeerHoldings;
+use super::replicate::{Group, Outgoing, ToDrive};
 use super::view::{Standing, View};
 use super::{Shared, marks};
 
@@ -52,7 +53,8 @@ impl Shared {
             if !header.complete || header.acting || self.fenced().is_some() {
                 return;
             }
-            header.term = header.term.max(header.above).next(me.tag());
+            let newest = Term { counter: header.newest_term(), holder: 0 };
+            header.term = header.term.max(header.above).max(newest).next(me.tag());
             header.acting = true;
             header.fenced = false;
             header.set_successor(Some(me));
@@ -65,13 +67,28 @@ impl Shared {
     }
 
     /// This node acts for a slot that nobody handed to it. Who followed the last acting node is not
-    /// known: receivers ask again, and the members of the set are compared.
-    pub(super) fn take_free(&self, view: &View, slot: Slot, to_drive: &mut ToDrive) {
+    /// known: receivers ask again, and the members of the set are compared. So are, a round later, those
+    /// that have a copy and are not of the set.
+    pub(super) fn take_free(&self, slot: Slot, to_drive: &mut ToDrive) {
         self.store.lock(slot).header_mut(slot).receivers.clear();
-        for link in view.replica_set(slot).filter_map(|placed| placed.link.as_ref()) {
-            link.set_dirty(slot);
-        }
+        self.take_doubting(slot, |_| true, to_drive);
+    }
+
+    /// Takes the bit; members of the slot's set for which `lacks` says that they may not have everything
+    /// are compared, before anything is handed to them.
+    fn take_doubting(&self, slot: Slot, lacks: impl Fn(NodeId) -> bool, to_drive: &mut ToDrive) {
+        let doubt = |view: &View| {
+            let links = view.replica_set(slot).filter_map(|placed| placed.link.as_ref());
+            links.filter(|link| lacks(link.node)).for_each(|link| link.set_dirty(slot));
+        };
+        let view = self.view();
+        doubt(&view);
         self.take(slot, to_drive);
+        // Who acts when a view is published is told who is new in the set: this node did not.
+        let later = self.view();
+        if !Arc::ptr_eq(&view, &later) {
+            doubt(&later);
+        }
     }
 
     /// Nobody has a complete copy: this node's is declared complete, and it acts.
@@ -85,10 +102,11 @@ impl Shared {
         let hollow = {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
-            if self.fenced().is_some() {
+            if self.fenced().is_some() || header.complete || header.acting {
                 return;
             }
             header.complete = true;
+            header.discounted = false;
             let hollow = some_are_dead && header.keys() + header.tombstones() == 0;
             if hollow {
                 header.term = Term { counter: HOLLOW, holder: view.me.tag() };
@@ -101,13 +119,17 @@ impl Shared {
             self.hints.set(slot, view.me);
             self.holdings.changed();
         } else {
-            self.take_free(view, slot, to_drive);
+            self.take_free(slot, to_drive);
         }
     }
 
     /// Hands the acting bits of `slots` to `asker`, as far as this node holds them and agrees that
-    /// the asker comes before it and missed nothing. Repeating the question gives the same answer.
+    /// the asker comes before it and missed nothing. Repeating the question gives the same answer. Who
+    /// is off the ring is given nothing.
     pub(super) fn release(&self, view: &View, asker: NodeId, slots: &SlotSet) -> Vec<ReleasedSlot> {
+        if self.outcasts.removal(asker).is_some() {
+            return Vec::new();
+        }
         let (wall, link) = (self.clock.wall(), self.link(asker));
         let missed = link.map_or_else(SlotSet::new, |link| link.missed().all());
         let gives_up = view.phase == Phase::Paused || self.clocks.is_wrong();
@@ -138,6 +160,14 @@ impl Shared {
         released
     }
 
+    /// Whether a slot that was given to `asker` is its still: one that was taken back meanwhile, because an
+    /// earlier question of the same asker came to nothing, is not.
+    pub(super) fn is_given(&self, given: &ReleasedSlot, asker: NodeId) -> bool {
+        let shard = self.store.lock(given.slot);
+        let header = shard.header(given.slot);
+        !header.acting && header.successor() == Some(asker) && header.term == given.term
+    }
+
     /// The slots given could not be handed over after all: this node takes those back that nobody
     /// else took.
     pub(super) fn take_back(
@@ -153,7 +183,8 @@ impl Shared {
                 header.successor() == Some(asker) && header.term == given.term
             };
             if nobody_else {
-                self.take(given.slot, to_drive);
+                // It did not act when a placement told who is new.
+                self.take_doubting(given.slot, |_| true, to_drive);
             }
         }
     }
@@ -166,7 +197,6 @@ impl Shared {
     /// nobody who is complete for the slot misses one.
     pub(super) fn accept(
         &self,
-        view: &View,
         from: NodeId,
         released: &[ReleasedSlot],
         to_drive: &mut ToDrive,
@@ -186,11 +216,16 @@ impl Shared {
                 } else if let Some(link) = &link {
                     link.set_dirty(given.slot);
                 }
-                let placed = |node: &NodeId| view.placement.holds(*node, given.slot);
+                if !header.acting {
+                    header.receivers.clear();
+                }
                 // One that is not known here cannot be sent anything: it is compared when it is.
-                let can_follow = |node: &NodeId| self.link(*node).is_some() && !placed(node);
-                let followers = given.followers.iter().map(|(node, _)| *node);
-                header.receivers = followers.filter(can_follow).collect();
+                let can_follow = |node: &NodeId| self.link(*node).is_some();
+                for node in given.followers.iter().map(|(node, _)| *node).filter(can_follow) {
+                    if !header.receivers.contains(&node) {
+                        header.receivers.push(node);
+                    }
+                }
                 header.complete
             };
             for (node, _) in given.followers.iter().filter(|(_, arrived)| !arrived) {
@@ -199,7 +234,10 @@ impl Shared {
                 }
             }
             if complete {
-                self.take(given.slot, to_drive);
+                // By this node's placement the set may have others than those to whom `from` sent.
+                let is_follower = |node| given.followers.iter().any(|(known, _)| *known == node);
+                let lacks = |node| node != from && !is_follower(node);
+                self.take_doubting(given.slot, lacks, to_drive);
                 taken += 1;
             }
         }
@@ -208,8 +246,11 @@ impl Shared {
     }
 
     /// A peer knows a higher term for the slot: this node does not act any more, and must compare
-    /// before it is complete again.
-    pub(super) fn deposed(&self, slot: Slot, term: Term, acting: Option<ActingHint>) {
+    /// before it is complete again. The terms of who is off the ring count for nothing.
+    pub(super) fn deposed(&self, by: NodeId, slot: Slot, term: Term, acting: Option<ActingHint>) {
+        if self.outcasts.removal(by).is_some() {
+            return;
+        }
         {
             let mut shard = self.store.lock(slot);
             let header = shard.header_mut(slot);
@@ -221,8 +262,14 @@ impl Shared {
                     && self.view.load().standing(hint.node) != Standing::Gone
             });
             if header.acting && header.term.counter == HOLLOW && heir.is_none() {
-                // The term of somebody who is gone for good.
+                // The term of somebody who is gone for good. Who was filled under the hollow one is told
+                // by a compare.
                 header.term = term.next(self.options.me.tag());
+                let view = self.view.load();
+                let set = view.replica_set(slot).map(|placed| placed.node);
+                set.chain(header.receivers.iter().copied())
+                    .filter_map(|node| self.link(node))
+                    .for_each(|link| link.set_dirty(slot));
                 self.holdings.changed();
                 return;
             }
@@ -230,7 +277,7 @@ impl Shared {
             if header.acting || header.fenced {
                 header.acting = false;
                 header.fenced = false;
-                header.complete = false;
+                header.discount();
             }
             header.set_successor(acting.map(|hint| hint.node));
         }
@@ -244,35 +291,81 @@ impl Shared {
         self.kick();
     }
 
-    /// Slots of which this node has a complete copy and of whose sets it is not.
-    pub(super) fn leaving(&self, view: &View) -> SlotSet {
-        let own = self.own_holdings();
-        let is_former =
-            |slot: &Slot| !view.target.holds(view.me, *slot) && !own.acting.contains(*slot);
-        own.complete.iter().filter(is_former).collect()
+    /// Who has a copy of a slot for which this node acts, and is not of its set, gets its writes until it
+    /// has dropped it: it may be asked what it has by whoever takes the slot over.
+    pub(super) fn follow_holders(&self, view: &View, peers: &BTreeMap<NodeId, PeerHoldings>) {
+        let acting = self.own_holdings().acting;
+        for (node, word) in peers.iter().filter(|(_, word)| word.fresh && word.is_sure()) {
+            let Some(link) = self.link(*node) else { continue };
+            let is_outside =
+                |slot: &Slot| acting.contains(*slot) && !view.placement.holds(*node, *slot);
+            for slot in word.holdings.complete.iter().filter(is_outside) {
+                let mut shard = self.store.lock(slot);
+                let header = shard.header_mut(slot);
+                if header.acting && !header.receivers.contains(node) {
+                    header.receivers.push(*node);
+                    link.set_dirty(slot);
+                }
+            }
+        }
     }
 
-    /// Of the slots that a former holder is leaving those for which this node acts and whose sets, by the
-    /// placement that both have, lack nothing of what was queued for them while the former holder's
-    /// copy may have counted for a write.
-    pub(super) fn settled(&self, view: &View, placement: u64, leaving: &SlotSet) -> SlotSet {
-        let changes = self.placements.load(Ordering::SeqCst);
-        if view.placement.id().get() != placement {
+    /// Notes which copies are proved under a placement: those that this node acts for have all there is,
+    /// and `settled` those who act said so of.
+    pub(super) fn note_proved(&self, view: &View, settled: &SlotSet) {
+        let own = self.own_holdings();
+        let mut proved = own.acting;
+        proved.union_with(settled);
+        self.proved.note(view.changes, &proved, &own.complete);
+    }
+
+    /// Complete copies of this node of which it does not know that all has arrived which counted for a
+    /// write; and those that it would give up, not being of their sets any more.
+    pub(super) fn unproved(&self, view: &View) -> SlotSet {
+        let (own, proved) = (self.own_holdings(), self.proved.under(view.changes));
+        let asks = |slot: &Slot| {
+            let is_leaving = !view.target.holds(view.me, *slot);
+            !own.acting.contains(*slot) && (is_leaving || !proved.contains(*slot))
+        };
+        own.complete.iter().filter(asks).collect()
+    }
+
+    /// Of `slots` those for which this node acts and whose sets, by the placement that both have, lack
+    /// nothing of what was queued for them while another's copy may have counted for a write; nor does
+    /// the asker.
+    pub(super) fn settled(
+        &self,
+        view: &View,
+        (asker, placement): (NodeId, u64),
+        slots: SlotSet,
+    ) -> SlotSet {
+        let mut settled = slots;
+        settled.intersect_with(&self.own_holdings().acting);
+        if settled.is_empty() || view.placement.id().get() != placement {
             return SlotSet::new();
         }
-        let lacks_nothing = |slot: &Slot| {
-            let index = self.store.shard_index(*slot);
-            let has_all = |link: &Arc<Link>| {
-                link.has_settled(index, changes) && !link.missed().contains(*slot)
-            };
-            let set = view.replica_set(*slot).filter(|placed| placed.node != view.me);
+        let indexes = 0..self.store.shards();
+        // Whoever began a write under the last placement has queued it when its lock is free.
+        indexes.clone().for_each(|index| drop(self.store.lock_shard(index)));
+        let links = self.links.load();
+        let mut known: BTreeMap<NodeId, (Vec<bool>, SlotSet)> = BTreeMap::new();
+        let mut has_all = |node: NodeId, slot: Slot| {
+            let Some(link) = links.get(&node) else { return false };
+            let (arrived, missed) = known.entry(node).or_insert_with(|| {
+                let arrived = indexes.clone().map(|index| link.has_settled(index, view.changes));
+                (arrived.collect(), link.missed().all())
+            });
+            arrived[self.store.shard_index(slot)] && !missed.contains(slot)
+        };
+        let mut lacks_nothing = |slot: &Slot| {
+            let set = view.replica_set(*slot);
+            let set = set.filter(|placed| placed.node != view.me && placed.node != asker);
             let set = set.filter(|placed| placed.standing != Standing::Gone);
             // All of them are asked, so that all are marked the first time.
-            set.map(|placed| placed.link.as_ref().is_some_and(has_all)).filter(|has| !has).count()
-                == 0
+            let others = set.map(|placed| placed.node).chain([asker]);
+            others.map(|node| has_all(node, *slot)).filter(|has| !has).count() == 0
         };
-        let acts = |slot: &Slot| self.store.lock(*slot).header(*slot).acting;
-        leaving.iter().filter(acts).filter(lacks_nothing).collect()
+        settled.iter().filter(|slot| lacks_nothing(slot)).collect()
     }
 
     /// This node gives up its copy of the slot.
@@ -284,6 +377,7 @@ impl Shared {
                 return;
             }
             header.complete = false;
+            header.discounted = false;
             header.as_of = 0;
             header.receivers.clear();
             shard.clear_slot(slot);

@@ -34,13 +34,11 @@ pub enum Rule {
     Outcasts,
     /// Who takes a slot that nobody acts for catches up with its highest term first.
     HighestTerm,
-    /// Nobody is sure that nobody acts for a slot while others hear a member that it does not know.
-    Strangers,
 }
 
 impl Rule {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 15] = [
         Self::ActingBit,
         Self::Release,
         Self::DeputyPings,
@@ -56,7 +54,6 @@ impl Rule {
         Self::KeptIsProved,
         Self::Outcasts,
         Self::HighestTerm,
-        Self::Strangers,
     ];
 
     /// Whether the rule is broken on this thread.

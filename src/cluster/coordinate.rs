@@ -217,21 +217,31 @@ impl Cache {
 
     /// Waits for a write's acknowledgements; gives its reply, or what is known instead.
     pub(super) async fn acknowledged(&self, awaited: Awaited, reply: Bytes, proto: Proto) -> Bytes {
-        let metrics = &self.shared.metrics.cluster;
-        let why = match within(awaited.patience, awaited.decision).await {
-            Some(Ok(Verdict::Enough)) => return reply,
-            Some(Ok(Verdict::Short) | Err(_)) => {
-                metrics.shortfalls.increment(1);
-                if self.shared.options.acks_shortfall == AcksShortfall::Accept {
-                    return reply;
-                }
-                "too few copies acknowledged the write"
+        match self.verdict(awaited).await {
+            Ok(()) => reply,
+            Err(why) => {
+                self.shared.metrics.cluster.outcome_unknown.increment(1);
+                error_reply(proto, &errors::outcome_unknown(why))
             }
-            Some(Ok(Verdict::Deposed)) => "another node took over while the write was under way",
-            None => "the copies did not acknowledge the write in time",
-        };
-        metrics.outcome_unknown.increment(1);
-        error_reply(proto, &errors::outcome_unknown(why))
+        }
+    }
+
+    /// Waits for a write's acknowledgements; or says why its outcome is not known.
+    pub(super) async fn verdict(&self, awaited: Awaited) -> Result<(), &'static str> {
+        match within(awaited.patience, awaited.decision).await {
+            Some(Ok(Verdict::Enough)) => Ok(()),
+            Some(Ok(Verdict::Short) | Err(_)) => {
+                self.shared.metrics.cluster.shortfalls.increment(1);
+                match self.shared.options.acks_shortfall {
+                    AcksShortfall::Accept => Ok(()),
+                    AcksShortfall::Error => Err("too few copies acknowledged the write"),
+                }
+            }
+            Some(Ok(Verdict::Deposed)) => {
+                Err("another node took over while the write was under way")
+            }
+            None => Err("the copies did not acknowledge the write in time"),
+        }
     }
 }
 

@@ -10,7 +10,7 @@ use crate::command::{self, EntryView, Kept, Keyspace, Row};
 use crate::config::AcksShortfall;
 use crate::limits::{LANE_PAYLOAD_MAX, TRANSFER_RATE_MIN};
 use crate::resp::{Encoder, errors};
-use crate::store::Shard;
+use crate::store::{EntryRef, Shard};
 use crate::types::{BodyRef, Db, RecordRef, Slot, Term, Version, WallMillis};
 use crate::wire::message::{ActingHint, Run};
 use crate::wire::replication::{Happened, Item};
@@ -152,7 +152,7 @@ impl Shared {
     }
 
     /// Why a write is refused before it is executed: too few copies where that is an error.
-    fn refusal(&self, view: &View, slot: Slot) -> Option<&'static str> {
+    pub(super) fn refusal(&self, view: &View, slot: Slot) -> Option<&'static str> {
         if self.options.acks_shortfall == AcksShortfall::Accept {
             return None;
         }
@@ -166,7 +166,7 @@ impl Shared {
     }
 
     /// Queues what a write did for every holder of the slot, and starts its tally.
-    fn queue_write(
+    pub(super) fn queue_write(
         &self,
         view: &View,
         shard: &Shard,
@@ -232,11 +232,15 @@ pub(super) fn transfer_time(bytes: usize) -> Duration {
 impl SlotKeyspace<'_> {
     /// The version of the next write of `key`: above everything known of the key and the slot.
     fn stamp(&mut self, key: &[u8]) -> Version {
-        let stored = self.shard.find(self.slot, key).map_or(0, |entry| entry.version().clock);
+        let found = self.shard.find(self.slot, key);
+        let stored = found.map_or(Version::ZERO, EntryRef::version);
         let header = self.shard.header(self.slot);
-        let above = stored.max(header.floor(self.db).clock).max(marks::highest(header));
+        let floor = header.floor(self.db);
+        let above = stored.clock.max(floor.clock).max(marks::highest(header));
+        // What was taken in after a split may be of a higher term than this node's.
+        let term = self.term.counter.max(stored.term).max(floor.term);
         let clock = self.shard.clock_mut().tick(self.now, above);
-        Version { term: self.term.counter, clock, origin: self.shared.options.me.tag() }
+        Version { term, clock, origin: self.shared.options.me.tag() }
     }
 
     fn write(&mut self, name: &[u8], body: BodyRef<'_>, expires_at: Option<WallMillis>) {

@@ -1,6 +1,7 @@
 //! Commands over many slots: split by slot and merged again, or asked of every node.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -12,14 +13,20 @@ use crate::peers::CallError;
 use crate::resp::{Encoder, Proto, Reply, errors};
 use crate::ring::slot_of;
 use crate::store::Store;
-use crate::types::{Db, SLOTS, Slot, Version};
+use crate::types::{Db, SLOTS, Slot, SlotSet, Version};
 use crate::wire::message::{Request, Response};
 use crate::wire::replication::{Happened, Item};
 
 use super::coordinate::error_reply;
-use super::replicate::{Group, Outgoing, ToDrive, drive_all};
+use super::execute::{Awaited, Executed};
+use super::replicate::{Group, ToDrive, drive_all};
 use super::{Cache, CommandCall, Port, Shared, Started};
 
+/// The pause before a flush is repeated.
+const FLUSH_PAUSE: Duration = Duration::from_millis(100);
+/// A node that does not answer holds a flush up for this part of the command's budget: the rest is for those
+/// that take its slots over.
+const FLUSH_TRIES: u32 = 4;
 /// Keys that one step of `KEYS` asks a node for.
 const PAGE_OF_KEYS: u32 = 1024;
 
@@ -160,14 +167,61 @@ impl Cache {
         Ok(total)
     }
 
-    async fn flush(&self, db: Option<Db>, port: Port) -> Result<(), String> {
-        self.flush_here(db);
-        if port == Port::Client {
-            for answer in self.ask_all(&Request::Flush { db }).await {
-                answer.map_err(|error| errors::outcome_unknown(&error.to_string()))?;
+    /// Forgets everything. On the client port that is repeated for the slots for which it was not done: one
+    /// that is just passed on, or whose node has just died, has nobody who acts for a moment.
+    pub(super) async fn flush(&self, db: Option<Db>, port: Port) -> Result<(), String> {
+        let (clock, budget) = (&self.shared.clock, self.shared.options.op_timeout);
+        let deadline = clock.now() + budget;
+        let mut left = match port {
+            Port::Client => SlotSet::full(),
+            Port::Cluster => self.shared.own_holdings().acting,
+        };
+        loop {
+            let patience = deadline.saturating_since(clock.now());
+            let flushed = match port {
+                Port::Client => self.flush_everywhere(db, &left, patience).await,
+                Port::Cluster => self.flush_here(db, &left, patience).await,
+            };
+            left.subtract(&flushed);
+            if left.is_empty() {
+                return Ok(());
+            }
+            tokio::time::sleep(FLUSH_PAUSE).await;
+            // Looked at before each try: one after a stop would flush what was written meanwhile.
+            if clock.now() >= deadline {
+                let why = format!("{} slots are not known to be flushed", left.len());
+                return Err(errors::outcome_unknown(&why));
             }
         }
-        Ok(())
+    }
+
+    /// Has every node flush that may be expected to answer; the slots for which it was done.
+    async fn flush_everywhere(
+        &self,
+        db: Option<Db>,
+        slots: &SlotSet,
+        patience: Duration,
+    ) -> SlotSet {
+        let (shared, view) = (&self.shared, self.view());
+        // Who does not answer does not use up what is left for those that take its slots over.
+        let patience = patience.min(shared.options.op_timeout / FLUSH_TRIES);
+        let request = Request::Flush { db, slots: slots.clone() }.encode();
+        let nodes = view.others().map(|member| member.identity.node);
+        let calls: Vec<_> = nodes
+            .filter(|node| shared.is_answering(&view, *node))
+            .map(|node| (node, self.peers.call(node, request.clone(), patience)))
+            .collect();
+        let mut flushed = self.flush_here(db, slots, patience).await;
+        for (node, call) in calls {
+            let answer = call.await;
+            if let Some(link) = shared.link(node) {
+                shared.note_answer(&link, &answer);
+            }
+            if let Ok(Some(Response::Flushed(slots))) = answer.as_deref().map(Response::decode) {
+                flushed.union_with(&slots);
+            }
+        }
+        flushed
     }
 
     /// Asks every other member that is not gone.
@@ -271,7 +325,7 @@ impl Cache {
             if clock.now() >= deadline {
                 return Err(errors::try_again(&format!("no node acts for slot {slot}")));
             }
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
@@ -300,28 +354,55 @@ impl Cache {
         Some(page)
     }
 
-    /// Forgets everything in the slots this node acts for: a floor for each, told to its holders.
-    pub(super) fn flush_here(&self, db: Option<Db>) -> u32 {
-        let shared = &self.shared;
-        let (wall, view) = (shared.clock.wall(), shared.view());
-        let mut to_drive = ToDrive::new();
-        let mut flushed = 0;
-        for slot in Slot::all() {
+    /// Forgets everything in those of `slots` that this node acts for, acknowledged as any write is. Gives
+    /// those for which that is done, after `patience` at most.
+    pub(super) async fn flush_here(
+        &self,
+        db: Option<Db>,
+        slots: &SlotSet,
+        patience: Duration,
+    ) -> SlotSet {
+        let clock = &self.shared.clock;
+        let deadline = clock.now() + patience;
+        let (mut flushed, waiting) = self.raise_floors(db, slots);
+        for (slot, awaited) in waiting {
+            let patience = deadline.saturating_since(clock.now());
+            if self.verdict(Awaited { patience, ..awaited }).await.is_ok() {
+                flushed.insert(slot);
+            }
+        }
+        flushed
+    }
+
+    /// A floor for each of `slots` that this node acts for and may write to, told to its holders. Gives
+    /// which are done with at once, and what the others wait for.
+    fn raise_floors(&self, db: Option<Db>, slots: &SlotSet) -> (SlotSet, Vec<(Slot, Awaited)>) {
+        let (shared, wall) = (&self.shared, self.shared.clock.wall());
+        let (mut to_drive, mut waiting) = (ToDrive::new(), Vec::new());
+        let mut flushed = SlotSet::new();
+        for slot in slots.iter() {
             let mut shard = shared.store.lock(slot);
-            if !shard.header(slot).acting {
+            // The holders by the view of this moment, as for any write.
+            let view = shared.view.load();
+            let header = shard.header(slot);
+            if !header.acting || shared.refusal(&view, slot).is_some() {
                 continue;
             }
-            let term = shard.header(slot).term;
+            let (term, newest) = (header.term, header.newest_term());
             let clock = shard.clock_mut().tick(wall, 0);
-            let version = Version { term: term.counter, clock, origin: shared.options.me.tag() };
+            let origin = shared.options.me.tag();
+            let version = Version { term: term.counter.max(newest), clock, origin };
             shard.set_floor(slot, db, version);
-            let item = Item { slot, term, happened: Happened::Floor { db, version } };
-            let group = Group::of(&item);
-            shared.queue(&view, &shard, Outgoing::untallied(slot, &group), &mut to_drive);
-            flushed += 1;
+            let group = Group::of(&Item { slot, term, happened: Happened::Floor { db, version } });
+            match shared.queue_write(&view, &shard, slot, &group, &mut to_drive) {
+                Executed::Waiting(awaited) => waiting.push((slot, awaited)),
+                Executed::Done | Executed::NotActing(_) => {
+                    flushed.insert(slot);
+                }
+            }
         }
         drive_all(shared, &self.peers, to_drive);
-        flushed
+        (flushed, waiting)
     }
 }
 

@@ -1,11 +1,13 @@
 //! The fence: a node that may have been away without knowing it lets go of everything.
 //!
 //! Who refuted a suspicion of itself, was alone, hears that it lost its place on the ring, or finds its
-//! own last tick more than a second old drops all its acting bits at once, before it executes anything else, and gives up the releases it
-//! asked for. Then it asks everyone what they hold, and under which terms. Where the holders followed
-//! another term meanwhile it is not complete any more: it is filled, and compared. What nobody claims
-//! it takes back like any other free slot. Slots that it acted for are marked in their
-//! headers until then. A node that starts has nothing to drop.
+//! own last tick more than a second old drops all its acting bits at once, before it executes anything
+//! else, and gives up the releases it asked for. What becomes of the writes that it has under way it
+//! cannot tell: others may have taken the slots over before those arrive. Then it asks everyone what
+//! they hold, and under which terms. Where the holders followed another term meanwhile it is not
+//! complete any more: it is filled, and compared. What nobody claims it takes back like any other free
+//! slot. Slots that it acted for are marked in their headers until then. A node that starts has nothing
+//! to drop.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -184,6 +186,11 @@ impl Shared {
                 self.hints.clear_if(slot, self.options.me);
             }
         }
+        // Whoever queued a write under a bit has done so when the bit is gone.
+        for link in self.links.load().values() {
+            link.disown();
+        }
+        self.proved.forget();
         self.metrics.cluster.fences.increment(1);
         self.holdings.changed();
         tracing::warn!(reason = %why, slots = dropped, "fenced: acting bits dropped");
@@ -198,10 +205,18 @@ impl Shared {
         }
     }
 
+    /// A peer says under which generation it last asked this node.
+    pub(super) fn hear_asked(&self, node: NodeId, asked: Generation) {
+        let is_out = self.outcasts.heard(node, asked);
+        if let Some(link) = self.link(node) {
+            link.set_outcast(is_out);
+        }
+    }
+
     /// This node had lost its place on the ring: others went on without its copies, of which none
     /// counts as complete but those that it acted for.
-    fn doubt_copies(&self) -> usize {
-        let mut doubted = 0;
+    pub(super) fn discount_copies(&self) -> usize {
+        let mut discounted = 0;
         for index in 0..self.store.shards() {
             let mut shard = self.store.lock_shard(index);
             let complete: Vec<Slot> = shard
@@ -209,12 +224,12 @@ impl Shared {
                 .filter(|(_, header)| header.complete && !header.fenced)
                 .map(|(slot, _)| slot)
                 .collect();
-            doubted += complete.len();
+            discounted += complete.len();
             for slot in complete {
-                shard.header_mut(slot).complete = false;
+                shard.header_mut(slot).discount();
             }
         }
-        doubted
+        discounted
     }
 
     /// The slots that this node acted for when it was fenced.
@@ -243,7 +258,7 @@ impl Shared {
         let Some(term) = term.or_else(|| overruling(header.term, &heard.equal)) else {
             return false;
         };
-        header.complete = false;
+        header.discount();
         header.term = term;
         true
     }
@@ -251,33 +266,31 @@ impl Shared {
 
 impl Cache {
     /// Asks the members that are not silent under which terms the slots were acted for that this
-    /// node had, and lifts the fence if all of them answer; whether it is lifted. Their present
-    /// words on what they act for must have been heard after the fence.
-    pub(super) async fn lift_fence(&self, view: &View, silent: &BTreeSet<NodeId>) -> bool {
+    /// node had, and lifts the fence if all of them answer. The next round takes what is free.
+    pub(super) async fn lift_fence(&self, view: &View, silent: &BTreeSet<NodeId>) {
         let shared = &self.shared;
-        if shared.fenced().is_none() {
-            return true;
-        }
         let (count, slots) = (shared.fence.count(), shared.fenced_slots());
-        let Some(answers) = self.ask_terms(view, silent, &slots).await else { return false };
-        if shared.fence.count() != count {
-            return false;
+        let Some(answers) = self.ask_terms(view, silent, &slots).await else { return };
+        // Who hears others, and has an answer from none of them, is the one that is cut off.
+        let is_unheard = answers.terms.is_empty() && view.expects_answers();
+        if is_unheard || shared.fence.count() != count {
+            return;
         }
         // Both sides of a split take each other off the ring; the smaller one was gone.
-        let doubted = if answers.is_out(view.me) { shared.doubt_copies() } else { 0 };
+        let discounted = if answers.is_out(view.me) { shared.discount_copies() } else { 0 };
         let heard = answers.by_slot(view.me, &slots);
         let lost = slots.iter().zip(&heard).filter(|(slot, heard)| shared.judge(*slot, heard));
         let lost = lost.count();
         if !shared.fence.lift(count) {
-            return false;
+            return;
         }
         if let Some(own) = view.table.get(view.me) {
             let generation = own.identity.generation;
             answers.terms.keys().for_each(|node| shared.outcasts.settle(*node, generation));
         }
         shared.holdings.changed();
-        tracing::info!(slots = slots.len(), lost, doubted, "fence lifted");
-        true
+        shared.kick();
+        tracing::info!(slots = slots.len(), lost, discounted, "fence lifted");
     }
 }
 

@@ -179,6 +179,7 @@ impl Fills {
         lock(&self.tries).remove(&slot);
         let header = shard.header_mut(slot);
         header.complete = true;
+        header.discounted = false;
         header.as_of = as_of;
         shared.filled.fetch_add(1, Ordering::Relaxed);
         shared.holdings.changed();
@@ -329,7 +330,10 @@ impl Cache {
             let mut shard = shared.store.lock(slot);
             let as_of = shard.clock_mut().last(wall);
             let header = shard.header_mut(slot);
-            if !header.acting || header.term != term || link.drops() != drops {
+            // Who said meanwhile, of an older copy, that it has none was sent nothing since.
+            let follows = header.receivers.contains(&receiver)
+                || shared.view.load().placement.holds(receiver, slot);
+            if !header.acting || !follows || header.term != term || link.drops() != drops {
                 return false;
             }
             if let Part::Compared(until) = part {

@@ -190,9 +190,9 @@ impl HoldingsBook {
         is_back
     }
 
-    /// Whether a peer that gave its word in this round hears a member that this node does not know.
-    pub(super) fn hear_strangers(&self) -> bool {
-        lock(&self.peers).values().any(|word| word.fresh && word.lacks.strangers)
+    /// Whether a peer that gave its word in this round hears a member that is dead or not known here.
+    pub(super) fn hear_others(&self) -> bool {
+        lock(&self.peers).values().any(|word| word.fresh && word.lacks.any())
     }
 
     /// The slots that a peer acted for by its last word.

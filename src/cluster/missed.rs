@@ -57,6 +57,20 @@ impl Missed {
         self.dirty.is_empty() && self.comparing.is_empty()
     }
 
+    /// A slot differs and is about to be mended: nobody takes it for clean before that has ended. Says
+    /// whether it was not being compared as a dirty one already.
+    pub(super) fn begin_mend(&mut self, slot: Slot) -> bool {
+        self.comparing.insert(slot)
+    }
+
+    /// What mends the slot is queued, if anything had to be sent; `begun` is what its beginning said.
+    pub(super) fn end_mend(&mut self, slot: Slot, begun: bool, has_sent: bool) {
+        self.changes += u64::from(has_sent);
+        if begun {
+            self.comparing.remove(slot);
+        }
+    }
+
     /// A compare of these slots begins; gives those that were dirty.
     pub(super) fn begin_compare(&mut self, slots: &[Slot]) -> SlotSet {
         let begun: SlotSet =

@@ -32,6 +32,8 @@ mod marks;
 mod missed;
 mod outcasts;
 mod plan;
+mod proved;
+mod pull;
 mod quorum;
 mod reconcile;
 mod replicate;
@@ -74,6 +76,7 @@ use hints::Hints;
 use holdings::HoldingsBook;
 use kept::Kept;
 use outcasts::Outcasts;
+use proved::Proved;
 use replicate::Link;
 use yields::Yields;
 
@@ -137,8 +140,6 @@ pub struct Shared {
     rng: Randomness,
     metrics: Metrics,
     view: ArcSwap<View>,
-    /// How often the placement changed.
-    placements: AtomicU64,
     links: ArcSwap<BTreeMap<NodeId, Arc<Link>>>,
     hints: Hints,
     holdings: HoldingsBook,
@@ -158,6 +159,7 @@ pub struct Shared {
     /// Slots whose release was asked for and not answered yet.
     asking: Mutex<SlotSet>,
     yields: Yields,
+    proved: Proved,
     fence: Fence,
     outcasts: Outcasts,
     kept: Kept,
@@ -211,7 +213,6 @@ impl Shared {
             rng: parts.rng,
             metrics: parts.metrics,
             view: ArcSwap::from_pointee(view),
-            placements: AtomicU64::new(0),
             links: ArcSwap::default(),
             hints: Hints::new(),
             fills: fill::Fills::default(),
@@ -225,6 +226,7 @@ impl Shared {
             rounds: tokio::sync::watch::Sender::new(0),
             asking: Mutex::default(),
             yields: Yields::new(),
+            proved: Proved::default(),
             fence,
             outcasts,
             kept,
@@ -259,6 +261,9 @@ impl Shared {
         let _one_at_a_time = lock(&self.publishing);
         let links = self.follow_links(&table);
         self.outcasts.note(&table);
+        for link in links.values() {
+            link.set_outcast(self.outcasts.removal(link.node).is_some());
+        }
         let last = self.view.load_full();
         let view = View::build(table, &links, Some(&last));
         if view.placement.id() != last.placement.id() {
@@ -272,7 +277,6 @@ impl Shared {
         let view = Arc::new(view);
         self.view.store(Arc::clone(&view));
         if view.placement.id() != last.placement.id() {
-            self.placements.fetch_add(1, Ordering::SeqCst);
             self.suspect_newcomers(&last, &view);
         }
         if let Some(why) = was_away(&last, &self.view()) {

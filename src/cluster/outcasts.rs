@@ -63,12 +63,14 @@ impl Outcasts {
     }
 
     /// A member said under which generation it last asked this node. If it lost its place before
-    /// that, its word counts again.
-    pub(super) fn heard(&self, node: NodeId, asked: Generation) {
+    /// that, its word counts again. Whether it is still out.
+    pub(super) fn heard(&self, node: NodeId, asked: Generation) -> bool {
         let mut removed = lock(&self.removed);
-        if removed.get(&node).is_some_and(|removed| *removed < asked) {
+        let is_out = removed.get(&node).is_some_and(|removed| *removed >= asked);
+        if !is_out {
             removed.remove(&node);
         }
+        is_out
     }
 
     /// This node's generation when it last asked a member, or started.
@@ -136,13 +138,13 @@ mod tests {
         assert!(
             outcasts.is_out(NodeId(7), Generation(10)) && outcasts.is_out(NodeId(7), Generation(4))
         );
-        outcasts.heard(NodeId(7), Generation(10));
+        assert!(outcasts.heard(NodeId(7), Generation(10)));
         assert_eq!(
             outcasts.removal(NodeId(7)),
             Some(Generation(10)),
             "asked before it was removed"
         );
-        outcasts.heard(NodeId(7), Generation(11));
+        assert!(!outcasts.heard(NodeId(7), Generation(11)));
         assert_eq!(outcasts.removal(NodeId(7)), None);
         assert_eq!(outcasts.asked(NodeId(7)), Generation(3));
         outcasts.settle(NodeId(7), Generation(5));

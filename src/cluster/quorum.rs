@@ -60,6 +60,11 @@ impl Tally {
         state.settle();
     }
 
+    /// This node hears that it was given up: whether the write survives is not known.
+    pub(super) fn disowned(&self) {
+        lock(&self.0).decide(Verdict::Deposed);
+    }
+
     /// A holder is not waited for any more.
     pub(super) fn given_up(&self) {
         let mut state = lock(&self.0);

@@ -12,10 +12,9 @@ use std::time::Duration;
 use crate::limits::{HOLDINGS_TIMEOUT, RECONCILE_INTERVAL};
 use crate::metrics::level;
 use crate::tasks::{Stop, TaskGroup, lock};
-use crate::types::{NodeId, Phase, SlotSet};
+use crate::types::{NodeId, Phase, Slot, SlotSet};
 use crate::wire::message::{Request, Response};
 
-use super::breakage::Rule;
 use super::plan::{Known, Plan, plan};
 use super::replicate::{ToDrive, drive_all};
 use super::view::View;
@@ -68,19 +67,22 @@ impl Cache {
         if is_old() {
             return false;
         }
-        // Whom only the others know may act for what this node had.
-        let is_behind = shared.holdings.hear_strangers() && !Rule::Strangers.is_broken();
-        if is_behind && shared.fenced().is_some() {
-            return false;
-        }
-        if !self.lift_fence(view, &silent).await {
+        let peers = shared.holdings.peers();
+        shared.note_proved(view, &settled);
+        shared.follow_holders(view, &peers);
+        if shared.fenced().is_some() {
+            // Whom only the others hear may act for what this node had. Everybody hears that the fence is
+            // over before anything is taken.
+            if !shared.holdings.hear_others() {
+                self.lift_fence(view, &silent).await;
+            }
             return false;
         }
         let own = shared.own_holdings();
         let mut plan = plan(&Known {
             view,
             own: &own,
-            peers: &shared.holdings.peers(),
+            peers: &peers,
             silent: &silent,
             asking: &lock(&shared.asking).clone(),
             filling: &shared.fills.under_way(),
@@ -97,36 +99,42 @@ impl Cache {
             return false;
         }
         let is_idle = plan.is_idle();
-        self.settle_alone(&plan, view);
+        self.drop_given_up(&plan.drops);
         self.start_moving(&plan, &own.acting, tasks);
         self.follow_phase(&plan, view, members).await;
         shared.show_plan(&plan);
-        let takes = self.catch_up(view, &silent, plan.takes).await;
+        let mut free = plan.takes.clone();
+        free.union_with(&plan.promotes);
+        let caught_up = self.catch_up(view, &silent, free).await;
         if is_old() {
             return false;
         }
-        let takes = takes.iter().filter(|slot| !shared.yields.since(began, *slot)).collect();
-        self.take_over(view, &takes, &orphans);
+        let ready = |slot: &Slot| caught_up.contains(*slot) && !shared.yields.since(began, *slot);
+        self.promote(view, &plan.promotes.iter().filter(ready).collect());
+        let takes = plan.takes.iter().filter(ready).collect();
+        self.take_over(&takes, &orphans);
         is_idle && self.doubted(view).iter().all(|link| silent.contains(&link.node))
     }
 
-    /// What needs no other node: promotions and drops.
-    fn settle_alone(&self, plan: &Plan, view: &View) {
+    /// Forgets slots that others hold now.
+    fn drop_given_up(&self, drops: &SlotSet) {
+        if !drops.is_empty() {
+            tracing::info!(slots = drops.len(), "slots dropped that others hold now");
+            drops.iter().for_each(|slot| self.shared.drop_slot(slot));
+        }
+    }
+
+    /// Declares copies complete, and begins to act for their slots.
+    fn promote(&self, view: &View, slots: &SlotSet) {
         let shared = &self.shared;
         let mut to_drive = ToDrive::new();
-        for slot in plan.promotes.iter() {
-            shared.promote(view, slot, &mut to_drive);
-        }
+        slots.iter().for_each(|slot| shared.promote(view, slot, &mut to_drive));
         drive_all(shared, &self.peers, to_drive);
         let formed_alone = view.table.members.len() == 1;
-        if !plan.promotes.is_empty() && !formed_alone {
-            let slots = plan.promotes.len();
+        if !slots.is_empty() && !formed_alone {
+            let slots = slots.len();
             shared.metrics.cluster.promoted.increment(slots as u64);
             tracing::warn!(slots, "no complete copy was left: this node's was declared complete");
-        }
-        if !plan.drops.is_empty() {
-            tracing::info!(slots = plan.drops.len(), "slots dropped that others hold now");
-            plan.drops.iter().for_each(|slot| shared.drop_slot(slot));
         }
     }
 
@@ -148,14 +156,14 @@ impl Cache {
     }
 
     /// Begins to act for slots that nobody acts for.
-    fn take_over(&self, view: &View, takes: &SlotSet, orphans: &SlotSet) {
+    fn take_over(&self, takes: &SlotSet, orphans: &SlotSet) {
         if takes.is_empty() {
             return;
         }
         let (shared, slots) = (&self.shared, takes.len());
         let deputy = takes.iter().filter(|slot| orphans.contains(*slot)).count();
         let mut to_drive = ToDrive::new();
-        takes.iter().for_each(|slot| shared.take_free(view, slot, &mut to_drive));
+        takes.iter().for_each(|slot| shared.take_free(slot, &mut to_drive));
         drive_all(shared, &self.peers, to_drive);
         shared.taken_over.fetch_add(slots, Ordering::Relaxed);
         shared.metrics.cluster.deputy_takeovers.increment(deputy as u64);
@@ -164,8 +172,8 @@ impl Cache {
     }
 
     /// Asks everyone who is not silent what they hold, and tells them which slots this node may take
-    /// over; who does not answer in time keeps its last word. Gives the slots whose sets need this
-    /// node's copy no more.
+    /// over; who does not answer in time keeps its last word. Gives the slots whose sets have all
+    /// that was written before the placement was what it is.
     async fn hear_holdings(
         &self,
         view: &View,
@@ -177,7 +185,7 @@ impl Cache {
         shared.holdings.begin_round(&present);
         let began = shared.clock.wall();
         let (heard, placement) = (view.heard_fingerprint(), view.placement.id().get());
-        let leaving = shared.leaving(view);
+        let unproved = shared.unproved(view);
         let mut settled = SlotSet::new();
         let calls: Vec<_> = present
             .iter()
@@ -185,9 +193,10 @@ impl Cache {
             .map(|node| {
                 let known = shared.holdings.known(*node);
                 let removed = shared.outcasts.removal(*node);
-                let (taking, leaving) = (taking.clone(), leaving.clone());
+                let asked = shared.outcasts.asked(*node);
+                let (taking, unproved) = (taking.clone(), unproved.clone());
                 let request =
-                    Request::Holdings { known, taking, removed, heard, leaving, placement };
+                    Request::Holdings { known, taking, removed, heard, unproved, placement, asked };
                 (*node, self.peers.call(*node, request.encode(), HOLDINGS_TIMEOUT))
             })
             .collect();
@@ -206,7 +215,7 @@ impl Cache {
                 }
             };
             shared.clocks.note(node, began, aside.wall, shared.clock.wall());
-            shared.outcasts.heard(node, aside.asked);
+            shared.hear_asked(node, aside.asked);
             shared.mind_removal(node, aside.removed);
             let out = shared.outcasts.removal(node).is_some();
             settled.union_with(&aside.settled);
@@ -242,7 +251,7 @@ impl Cache {
             // Whoever asked meanwhile may have taken them over.
             released.retain(|given| !shared.yields.since(asked, given.slot));
             let mut to_drive = ToDrive::new();
-            let taken = shared.accept(&shared.view(), holder, &released, &mut to_drive);
+            let taken = shared.accept(holder, &released, &mut to_drive);
             drive_all(shared, &self.peers, to_drive);
             if taken > 0 {
                 tracing::info!(node = %holder, slots = taken, "slots taken over by release");

@@ -41,6 +41,8 @@ pub(super) struct Link {
     doubted: AtomicBool,
     /// Whether it did not answer this node's pings either: sent to, not waited for.
     silent: AtomicBool,
+    /// Whether it is off the ring by this node's doing and has not asked since: nothing is queued.
+    outcast: AtomicBool,
     queued_bytes: AtomicUsize,
     /// Counts drops, so that a fill can tell whether one came between.
     drops: AtomicU64,
@@ -155,6 +157,7 @@ impl Link {
             suspect: AtomicBool::new(false),
             doubted: AtomicBool::new(false),
             silent: AtomicBool::new(false),
+            outcast: AtomicBool::new(false),
             queued_bytes: AtomicUsize::new(0),
             drops: AtomicU64::new(0),
             drained: Notify::new(),
@@ -171,6 +174,17 @@ impl Link {
         !self.gone.load(Ordering::Relaxed)
             && !self.suspect.load(Ordering::Relaxed)
             && !self.silent.load(Ordering::Relaxed)
+            && !self.is_outcast()
+    }
+
+    /// Whether nothing that the peer has or says counts.
+    pub(super) fn is_outcast(&self) -> bool {
+        self.outcast.load(Ordering::Relaxed)
+    }
+
+    /// Follows whether the peer is off the ring and has not asked since.
+    pub(super) fn set_outcast(&self, outcast: bool) {
+        self.outcast.store(outcast, Ordering::Relaxed);
     }
 
     /// Whether the peer did not answer lately.
@@ -243,7 +257,7 @@ impl Link {
             }
             waited_for
         });
-        let gone = self.gone.load(Ordering::Relaxed);
+        let gone = self.gone.load(Ordering::Relaxed) || self.is_outcast();
         let mut queue = lock(&self.queues[index]);
         let full = queue.waiting.len() >= REPLICATION_QUEUE_MAX;
         if gone || full {
@@ -329,6 +343,13 @@ impl Link {
         }
     }
 
+    /// This node is fenced: nobody can tell any more what becomes of the writes that wait or are under way.
+    pub(super) fn disown(&self) {
+        for queue in &self.queues {
+            lock(queue).tallies().for_each(|tally| tally.disowned());
+        }
+    }
+
     fn mark_dirty(&self, batch: &[u8]) {
         self.drops.fetch_add(1, Ordering::SeqCst);
         {
@@ -398,12 +419,14 @@ impl Queue {
         (std::mem::take(&mut self.waiting), groups)
     }
 
+    /// Everybody who waits for an outcome, and will have it from elsewhere.
+    fn tallies(&mut self) -> impl Iterator<Item = Arc<Tally>> {
+        let groups = self.groups.iter_mut().chain(&mut self.sent);
+        groups.filter_map(|group| group.tally.take())
+    }
+
     fn give_up_waiting(&mut self) {
-        for group in self.groups.iter_mut().chain(&mut self.sent) {
-            if let Some(tally) = group.tally.take() {
-                tally.given_up();
-            }
-        }
+        self.tallies().for_each(|tally| tally.given_up());
     }
 }
 
@@ -430,15 +453,31 @@ async fn deliver(shared: &Shared, peers: &dyn Peers, link: &Link, index: usize, 
         let answer = peers.call(link.node, request.clone(), shared.options.call_timeout).await;
         shared.note_answer(link, &answer);
         let outcomes = match answer.as_deref().map(Response::decode) {
+            // What it has may be dropped in a moment.
+            Ok(Some(Response::Replicated(_))) if link.is_outcast() => break,
             Ok(Some(Response::Replicated(outcomes))) => outcomes,
+            Ok(Some(Response::Outcast(removed))) => {
+                shared.mind_removal(link.node, Some(removed));
+                // It hears in the next round that this node has asked since, if it has.
+                shared.kick();
+                if shared.fenced().is_some() {
+                    // The fence may be just begun by another queue's answer.
+                    link.disown();
+                    break;
+                }
+                if !worth_repeating(shared.clock.now(), started, link) {
+                    break;
+                }
+                pause_longer(&mut pause).await;
+                continue;
+            }
             Ok(_) => {
                 tracing::warn!(node = %link.node, "peer did not understand a replication batch");
                 break;
             }
             Err(_) if !worth_repeating(shared.clock.now(), started, link) => break,
             Err(_) => {
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(Duration::from_millis(100));
+                pause_longer(&mut pause).await;
                 continue;
             }
         };
@@ -450,6 +489,11 @@ async fn deliver(shared: &Shared, peers: &dyn Peers, link: &Link, index: usize, 
     shared.metrics.cluster.replicated_missed.increment(items as u64);
     link.settle(index, &batch, None);
     shared.kick();
+}
+
+async fn pause_longer(pause: &mut Duration) {
+    tokio::time::sleep(*pause).await;
+    *pause = (*pause * 2).min(Duration::from_millis(100));
 }
 
 fn worth_repeating(now: Instant, started: Instant, link: &Link) -> bool {
@@ -466,7 +510,7 @@ fn note_outcomes(shared: &Shared, node: NodeId, batch: &[u8], outcomes: &[Applie
         match outcome {
             Applied::Deposed { term, acting } => {
                 metrics.replicated_deposed.increment(1);
-                shared.deposed(item.slot, *term, *acting);
+                shared.deposed(node, item.slot, *term, *acting);
             }
             Applied::Unwanted => shared.forget_receiver(node, item.slot),
             Applied::Complete | Applied::Incomplete | Applied::Superseded { .. } => {

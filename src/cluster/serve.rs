@@ -92,12 +92,16 @@ impl PeerService {
             let drained = crate::clock::within(RELEASE_DRAIN, link.drain(&ends, drops)).await;
             if drained == Some(true) {
                 shared.drain_followers(&mut released, &queues).await;
-                return Response::Released(released).encode();
             }
+            // What was missed or is mended since the bits were given is not among what has arrived.
+            let has_all =
+                |given: &ReleasedSlot| drained == Some(true) && !link.missed().contains(given.slot);
+            let (mut given, kept): (Vec<_>, Vec<_>) = released.into_iter().partition(has_all);
             let mut to_drive = ToDrive::new();
-            shared.take_back(&released, asker, &mut to_drive);
+            shared.take_back(&kept, asker, &mut to_drive);
             drive_all(&shared, &peers, to_drive);
-            Response::Released(Vec::new()).encode()
+            given.retain(|given| shared.is_given(given, asker));
+            Response::Released(given).encode()
         }))
     }
 
@@ -139,18 +143,20 @@ impl Serve for PeerService {
         let shared = &self.cache.shared;
         match request {
             Request::Run(run) => self.run(&run, budget),
-            Request::Replicate(Raw(batch)) => {
-                now(&Response::Replicated(shared.apply_batch(from.node, batch)))
-            }
-            Request::Holdings { known, taking, removed, heard, leaving, placement } => {
+            Request::Replicate(Raw(batch)) => now(&match shared.outcasts.removal(from.node) {
+                Some(removed) => Response::Outcast(removed),
+                None => shared.apply_batch(from.node, batch),
+            }),
+            Request::Holdings { known, taking, removed, heard, unproved, placement, asked } => {
                 shared.mind_removal(from.node, removed);
+                shared.hear_asked(from.node, asked);
                 // Before the answer is made: what is taken after it would be unknown to the asker.
                 shared.yields.give_up(&taking);
                 let asked = shared.outcasts.asked(from.node);
                 let (view, removed) = (shared.view.load(), shared.outcasts.removal(from.node));
                 let is_same = view.heard_fingerprint() == heard;
                 let heard = if is_same { Vec::new() } else { view.heard() };
-                let settled = shared.settled(&view, placement, &leaving);
+                let settled = shared.settled(&view, (from.node, placement), unproved);
                 let wall = shared.clock.wall();
                 let aside = Aside { asked, wall, removed, heard, settled };
                 if shared.holdings.is_current(known, shared.clock.now()) {
@@ -161,14 +167,21 @@ impl Serve for PeerService {
             Request::Release { slots } => self.release(from.node, &slots),
             Request::Keys { .. } => self.keys(&request),
             Request::Count { db } => now(&Response::Count(shared.count_keys(db))),
-            Request::Flush { db } => now(&Response::Flushed(self.cache.flush_here(db))),
+            Request::Flush { db, slots } => {
+                let cache = self.cache.clone();
+                // What is done by then is told while the caller still listens.
+                let patience = budget / 4 * 3;
+                Served::Later(Box::pin(async move {
+                    Response::Flushed(cache.flush_here(db, &slots, patience).await).encode()
+                }))
+            }
             Request::Explain { slot, key: Raw(key) } => {
                 now(&Response::Explained(shared.explain_here(slot, key)))
             }
             Request::Digests { slots } => now(&Response::Digests(shared.digests(&slots))),
             Request::List { slot, from } => {
                 let (listed, next) = shared.list(slot, from);
-                now(&Response::Listed(listed, next))
+                now(&Response::Listed(listed, next, shared.floors(slot)))
             }
             Request::Fetch { slot, hashes } => {
                 now(&Response::Fetched(Raw(&shared.fetch(slot, &hashes))))
@@ -197,7 +210,7 @@ impl Serve for PeerService {
 impl Shared {
     /// Waits until what was queued for the followers of released slots has arrived: it carries the
     /// old term, and would be refused once they hear of the next one.
-    async fn drain_followers(&self, released: &mut [ReleasedSlot], queues: &[usize]) {
+    pub(super) async fn drain_followers(&self, released: &mut [ReleasedSlot], queues: &[usize]) {
         let me = self.options.me;
         let mut nodes: Vec<NodeId> =
             released.iter().flat_map(|given| given.followers.iter().map(|(n, _)| *n)).collect();
@@ -224,8 +237,8 @@ impl Shared {
     }
 
     /// Applies a batch of `from`, item by item; an empty answer says that all were applied here by
-    /// a complete holder.
-    fn apply_batch(&self, from: NodeId, batch: &[u8]) -> Vec<Applied> {
+    /// a complete holder. Nothing of one that is damaged is acknowledged.
+    pub(super) fn apply_batch(&self, from: NodeId, batch: &[u8]) -> Response<'static> {
         let mut outcomes: Vec<Applied> = Vec::new();
         let mut records = 0;
         for item in replication::items(batch) {
@@ -239,7 +252,7 @@ impl Shared {
                 }
                 Err(error) => {
                     tracing::warn!(node = %from, %error, "replication batch is damaged");
-                    break;
+                    return Response::Unsupported;
                 }
             }
         }
@@ -247,7 +260,7 @@ impl Shared {
         if outcomes.iter().all(|outcome| *outcome == Applied::Complete) {
             outcomes.clear();
         }
-        outcomes
+        Response::Replicated(outcomes)
     }
 
     /// Applies one item of the acting node `from`, unless a higher term is known.
@@ -279,7 +292,7 @@ impl Shared {
             header.set_successor(Some(from));
             lost = std::mem::take(&mut header.acting);
             if lost || std::mem::take(&mut header.fenced) {
-                header.complete = false;
+                header.discount();
             }
         }
         let complete = header.complete;

@@ -4,7 +4,8 @@
 //! the doubt. Whoever is doubted is skipped by routes and pinged at once, directly and by others on
 //! this node's behalf. If that brings no sign of life either it is *silent*: nobody waits for its
 //! acknowledgements, and the next complete members take over what it acts for. A node that others
-//! do not answer either cannot tell that anybody is silent: it may be the one that is cut off.
+//! do not answer either cannot tell that anybody is silent: it may be the one that is cut off. Neither
+//! can one of the last two while others are dead and keep their places: it waits for the other's death.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ struct Pings {
     link: Arc<Link>,
     direct: Call,
     through: Vec<Call>,
-    /// Whether there is nobody to ping through.
+    /// Whether there is nobody else, dead or alive: no answer is all there is to know.
     alone: bool,
 }
 
@@ -64,7 +65,9 @@ impl Cache {
         let mut silent = BTreeSet::new();
         for pings in pings {
             let link = Arc::clone(&pings.link);
-            if Rule::DeputyPings.is_broken() || pings.are_unanswered().await {
+            // Who could not be asked did not fail to answer.
+            let is_asked = view.peer_address(link.node).is_some();
+            if Rule::DeputyPings.is_broken() || is_asked && pings.are_unanswered().await {
                 link.set_silent();
                 silent.insert(link.node);
             }
@@ -87,8 +90,9 @@ impl Cache {
             .map(|member| member.identity.node)
             .filter(|other| *other != node)
             .collect();
-        let alone = witnesses.is_empty();
-        if !alone {
+        // Of the last two each may be the one that is cut off, as long as others are missed.
+        let alone = witnesses.is_empty() && !view.misses_somebody();
+        if !witnesses.is_empty() {
             let first = self.shared.rng.below(witnesses.len() as u64);
             witnesses.rotate_left(usize::try_from(first).unwrap_or_default());
             // Those that answer come first.

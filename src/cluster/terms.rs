@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::limits::HOLDINGS_TIMEOUT;
+use crate::limits::{HOLDINGS_TIMEOUT, PULLS_AT_ONCE};
 use crate::types::{Generation, NodeId, Phase, Slot, SlotSet, Term};
 use crate::wire::message::{Request, Response, Terms};
 
@@ -39,6 +39,8 @@ impl Heard {
 /// What was answered.
 pub(super) struct Answers {
     pub(super) terms: BTreeMap<NodeId, Vec<Option<Term>>>,
+    /// Copies that were complete until others had gone on without them, with their digests and terms.
+    discounted: BTreeMap<NodeId, Vec<(Slot, u64, Term)>>,
     verdicts: Vec<Verdict>,
 }
 
@@ -46,6 +48,16 @@ impl Answers {
     /// Whether most others took a node off the ring.
     pub(super) fn is_out(&self, node: NodeId) -> bool {
         outcasts::is_outvoted(node, &self.verdicts)
+    }
+
+    /// The complete holders of each of `slots` that are not out and did not begin with nothing.
+    fn holders<'a>(&'a self, slots: &'a SlotSet) -> impl Iterator<Item = (NodeId, Slot)> + 'a {
+        let counts = |term: &Option<Term>| term.is_some_and(|term| term.counter != HOLLOW);
+        let present = self.terms.iter().filter(|(node, _)| !self.is_out(**node));
+        present.flat_map(move |(node, terms)| {
+            let held = slots.iter().zip(terms).filter(move |(_, term)| counts(term));
+            held.map(|(slot, _)| (*node, slot))
+        })
     }
 
     /// What was heard of each of `slots`, in their order.
@@ -75,19 +87,23 @@ impl Answers {
 
 impl Shared {
     /// Tells a node, which last asked this one as a fenced one under `asked`, under which terms this
-    /// node holds slots, and who is off the ring.
+    /// node holds slots, which of its copies count no more, and who is off the ring.
     pub(super) fn terms(&self, asker: NodeId, slots: &SlotSet, asked: Generation) -> Terms {
-        let term = |slot| {
+        let (mut held, mut discounted) = (Vec::with_capacity(slots.len()), Vec::new());
+        for slot in slots.iter() {
             let shard = self.store.lock(slot);
             let header = shard.header(slot);
-            header.complete.then_some(header.term)
-        };
+            held.push(header.complete.then_some(header.term));
+            if header.discounted && !header.complete {
+                discounted.push((slot, header.digest(), header.term.max(header.above)));
+            }
+        }
         let mut removed = self.outcasts.all();
         if !self.outcasts.is_out(asker, asked) {
             removed.remove(&asker);
         }
         let removed = removed.into_iter().collect();
-        Terms { terms: slots.iter().map(term).collect(), removed }
+        Terms { held, discounted, removed }
     }
 
     /// Notes the terms that others follow for a slot that this node is about to act for. Gives the
@@ -103,32 +119,12 @@ impl Shared {
     }
 }
 
-impl Shared {
-    /// Complete holders of the term that this node follows which are not of the slot's set any more.
-    fn former_equals(
-        &self,
-        view: &View,
-        slots: &SlotSet,
-        answers: &Answers,
-    ) -> Vec<(NodeId, Slot)> {
-        let mut former = Vec::new();
-        for (node, terms) in &answers.terms {
-            let held = slots.iter().zip(terms).filter_map(|(slot, term)| Some((slot, (*term)?)));
-            for (slot, term) in held.filter(|(slot, _)| !view.placement.holds(*node, *slot)) {
-                if self.store.lock(slot).header(slot).term == term {
-                    former.push((*node, slot));
-                }
-            }
-        }
-        former
-    }
-}
-
 impl Cache {
     /// Of slots that nobody acts for those that this node may take. It asks everyone who is not silent for
     /// the terms that they follow, and where a complete holder follows a higher one it takes in first
-    /// what that has and it has not. So it does with former holders of the same term, whose word may
-    /// have counted for a write until a moment ago. Nothing, if one does not answer or this node is out.
+    /// what that has and it has not. So it does with complete holders that are not of the set, and with all
+    /// where its own copy is not proved under the present placement, or where fewer than all acknowledge a
+    /// write: the word of each may have counted for one that was on its way here. Nothing, if one does not answer or this node is out.
     pub(super) async fn catch_up(
         &self,
         view: &View,
@@ -139,6 +135,7 @@ impl Cache {
             return slots;
         }
         let shared = &self.shared;
+        let fences = shared.fence.count();
         let answers = self.ask_terms(view, silent, &slots).await;
         let Some(answers) = answers.filter(|answers| !answers.is_out(view.me)) else {
             return SlotSet::new();
@@ -149,16 +146,73 @@ impl Cache {
                 ahead.entry(node).or_default().insert(slot);
             }
         }
-        for (node, slot) in shared.former_equals(view, &slots, &answers) {
+        let proved = shared.proved.under(view.changes);
+        let replicas = view.table.facts.replicas;
+        let all_acknowledge = shared.options.acks.needed(replicas) == replicas;
+        // Who acts may have counted one that this node's placement does not know yet, or knows no more.
+        let may_lack = |node, slot| {
+            !all_acknowledge || !proved.contains(slot) || !view.placement.holds(node, slot)
+        };
+        for (node, slot) in answers.holders(&slots).filter(|(node, slot)| may_lack(*node, *slot)) {
             ahead.entry(node).or_default().insert(slot);
         }
+        let ready = self.pull(ahead, slots).await;
+        let ready = self.pull_discounted(answers.discounted, ready).await;
+        // So that the next round need not begin anew if nothing comes of this one.
+        if shared.fence.count() == fences {
+            shared.proved.note(view.changes, &ready, &shared.own_holdings().complete);
+        }
+        ready
+    }
+
+    /// Takes in what holders may have that this node has not; gives those of `slots` for which that was
+    /// done. The next round goes on.
+    async fn pull(&self, ahead: BTreeMap<NodeId, SlotSet>, slots: SlotSet) -> SlotSet {
         let mut ready = slots;
         for (node, mut behind) in ahead {
-            match self.pull_from(node, &behind).await {
-                Ok(done) => behind.subtract(&done),
+            let (done, ended) = self.pull_from(node, &behind).await;
+            behind.subtract(&done);
+            match ended {
                 Err(error) => tracing::info!(%node, %error, "not taken over: cannot catch up"),
+                Ok(()) if !behind.is_empty() => self.shared.kick(),
+                Ok(()) => {}
             }
             ready.subtract(&behind);
+        }
+        ready
+    }
+
+    /// Takes in what copies have that were complete until others had gone on without them: where a split left one
+    /// node on each side nobody can tell whose copy has what was acknowledged. Both have it then, and of
+    /// each key the newer one. Gives those of `slots` for which that was done.
+    async fn pull_discounted(
+        &self,
+        discounted: BTreeMap<NodeId, Vec<(Slot, u64, Term)>>,
+        slots: SlotSet,
+    ) -> SlotSet {
+        let mut ready = slots;
+        for (node, copies) in discounted {
+            let mut differing = Vec::new();
+            for (slot, digest, term) in copies.into_iter().filter(|copy| ready.contains(copy.0)) {
+                let mut shard = self.shared.store.lock(slot);
+                let header = shard.header_mut(slot);
+                // What it has may be of that term: what this node writes goes above it.
+                header.above = header.above.max(term);
+                if header.digest() != digest {
+                    differing.push(slot);
+                }
+            }
+            let later = differing.split_off(differing.len().min(PULLS_AT_ONCE));
+            let (done, ended) = self.pull_slots(node, &differing).await;
+            match ended {
+                Err(error) => {
+                    tracing::info!(%node, %error, "not taken over: cannot take in its copy");
+                }
+                Ok(()) if !later.is_empty() => self.shared.kick(),
+                Ok(()) => {}
+            }
+            let missing = differing.into_iter().filter(|slot| !done.contains(*slot));
+            ready.subtract(&missing.chain(later).collect());
         }
         ready
     }
@@ -182,7 +236,8 @@ impl Cache {
             })
             .collect();
         let own = Verdict { by: view.me, out: shared.outcasts.all() };
-        let mut answers = Answers { terms: BTreeMap::new(), verdicts: vec![own] };
+        let mut answers =
+            Answers { terms: BTreeMap::new(), discounted: BTreeMap::new(), verdicts: vec![own] };
         for (node, call) in calls {
             let answer = match call.await {
                 Ok(answer) => answer,
@@ -191,7 +246,8 @@ impl Cache {
                 Err(_) => return None,
             };
             let Some(Response::Terms(said)) = Response::decode(&answer) else { return None };
-            answers.terms.insert(node, said.terms);
+            answers.terms.insert(node, said.held);
+            answers.discounted.insert(node, said.discounted);
             let out = said.removed.into_iter().collect();
             answers.verdicts.push(Verdict { by: node, out });
         }

@@ -12,7 +12,7 @@ use crate::store::Remains;
 use crate::tasks::Stop;
 use crate::types::{MemberState, NodeId, Phase, Slot, WallMillis};
 
-use super::replicate::{ToDrive, drive_all};
+use super::replicate::{Link, ToDrive, drive_all};
 use super::room::Evictions;
 use super::view::{Standing, View};
 use super::{Cache, Shared};
@@ -149,8 +149,17 @@ impl Shared {
             MemberState::Alive => member.identity.phase == Phase::Active,
             MemberState::Left => true,
             MemberState::Suspect | MemberState::Dead => false,
-        }) && links.values().all(|link| link.missed().is_empty())
+        }) && links.values().all(|link| !self.is_owed(&view, link))
             && self.fills.under_way().is_empty()
+    }
+
+    /// Whether a peer missed something of a slot that it holds or is to hold and this node acts for.
+    fn is_owed(&self, view: &View, link: &Link) -> bool {
+        let mut missed = link.missed().all();
+        missed.intersect_with(&self.own_holdings().acting);
+        missed.iter().any(|slot| {
+            view.placement.holds(link.node, slot) || self.holdings.is_complete(link.node, slot)
+        })
     }
 
     /// A receiver said that it does not hold the slot: it gets no more of it.

@@ -48,6 +48,8 @@ pub struct View {
     pub table: Arc<MemberTable>,
     /// Where slots belong.
     pub placement: Arc<Placement>,
+    /// How often that had changed.
+    pub(super) changes: u64,
     /// Where slots belong once this node, if it is joining, is on the ring.
     pub target: Arc<Placement>,
     /// The members of `placement`, in its order.
@@ -67,6 +69,13 @@ pub(super) struct Lacks {
     pub(super) dead: bool,
     /// One is not known here.
     pub(super) strangers: bool,
+}
+
+impl Lacks {
+    /// Whether there is such a member.
+    pub(super) const fn any(self) -> bool {
+        self.dead || self.strangers
+    }
 }
 
 /// The standing of a member.
@@ -140,7 +149,9 @@ impl View {
         let mut heard = Xxh3Default::new();
         heard_in(&table).for_each(|node| heard.update(&node.0.to_le_bytes()));
         let heard_fingerprint = heard.digest();
-        Self { me, phase, table, placement, target, placed, heard_fingerprint }
+        let changes =
+            last.map_or(0, |last| last.changes + u64::from(last.placement.id() != placement.id()));
+        Self { me, phase, table, placement, changes, target, placed, heard_fingerprint }
     }
 
     /// The members of a slot's replica set, owner first.
@@ -198,6 +209,17 @@ impl View {
         let mut others = self.table.members.iter().filter(|it| it.identity.node != self.me);
         let lost = others.clone().any(|it| it.state != MemberState::Left);
         lost && others.all(|it| standing(it) != Standing::Alive)
+    }
+
+    /// Whether there are other members that are not gone, and did not pause.
+    pub(super) fn expects_answers(&self) -> bool {
+        self.others().any(|member| member.identity.phase != Phase::Paused)
+    }
+
+    /// Whether another member is dead, and its place still kept.
+    pub(super) fn misses_somebody(&self) -> bool {
+        let is_missed = |it: &&MemberInfo| it.state == MemberState::Dead;
+        self.table.members.iter().filter(is_missed).any(|member| is_placed(&self.table, member))
     }
 
     /// Where the peers of a node reach it.

@@ -272,7 +272,7 @@ pub struct PeerConfig {
     pub advertise: Option<SocketAddr>,
     /// `peer.call_timeout`: how long a proxied operation may take at one peer.
     pub call_timeout: Duration,
-    /// `peer.lanes`: threads that dial one peer; 0 = 4 up to 32 members, 1 above.
+    /// `peer.lanes`: threads that dial one peer; 0 = 4.
     pub lanes: usize,
     /// `peer.max_mtu`: 0 = discovered, at most 6500.
     pub max_mtu: u16,

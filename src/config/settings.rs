@@ -375,7 +375,7 @@ const BEFORE_CLIENT: &[Setting] = &[
     },
     Setting {
         key: "peer.lanes",
-        kind: Kind::Count { min: 1, max: 256, or: Some((0, "4 up to 32 members, 1 above")) },
+        kind: Kind::Count { min: 1, max: 256, or: Some((0, "4")) },
         default: "0",
         doc: "How many shard threads keep a connection of their own to one peer.",
         more: "Each half of a connection costs 38 KiB.",

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit;
 use crate::limits::{MEMBER_CALLS_MAX, MEMBERS_MAX};
 use crate::members::admission::{admit, same_cluster};
 use crate::members::asking::{Asked, Outcome};
@@ -208,7 +209,10 @@ impl Task {
     pub(super) fn serve_join(&mut self, now: Instant, from: Caller, join: Join) -> MemberAnswer {
         let node = join.identity.node;
         if from.node != node || join.meta.node != node {
-            tracing::warn!(caller = %from.node, "join under another node id refused");
+            if let Some(others) = self.lines.refusing.may(now) {
+                let (caller, text) = (from.node, "join under another node id refused");
+                tracing::warn!(target: audit::TARGET, %caller, %node, others, text);
+            }
             return MemberAnswer::Busy;
         }
         if let Err(refusal) = same_cluster(&join, &self.facts) {
@@ -253,7 +257,7 @@ impl Task {
     fn refuse(&mut self, now: Instant, join: &Join, refusal: Refusal) -> MemberAnswer {
         if let Some(others) = self.lines.refusing.may(now) {
             let (node, peer) = (join.identity.node, join.meta.peer);
-            tracing::warn!(%node, %peer, %refusal, others, "join refused");
+            tracing::warn!(target: audit::TARGET, %node, %peer, %refusal, others, "join refused");
         }
         MemberAnswer::Refused(refusal)
     }

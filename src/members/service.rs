@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::audit::Seldom;
 use crate::clock::sleep_until;
 use crate::limits::{DATAGRAM_BATCH, GOSSIP_DATAGRAM_MAX, MEMBER_CALLS_MAX};
 use crate::members::asking::{Line, Outcome};
@@ -16,7 +17,7 @@ use crate::members::push_pull::{Metas, fingerprint};
 use crate::members::{
     Command, MemberInfo, MemberTable, MembersOptions, MembersParts, VersionedKeys,
 };
-use crate::membership::{Event, Membership, MembershipOptions, Pong, Seldom};
+use crate::membership::{Event, Membership, MembershipOptions, Pong};
 use crate::peers::Caller;
 use crate::types::{ClusterFacts, Identity, Instant, MemberState, NodeId, NodeMeta, WallMillis};
 use crate::wire::keys::KeyRingRecord;

@@ -194,6 +194,7 @@ impl World {
                 client: peer,
                 cluster: peer,
                 admin: Some(peer),
+                cluster_tls: None,
             },
             profile: GossipProfile::Lan,
             probe_interval: None,

@@ -13,6 +13,7 @@ use crate::membership::member::Member;
 use crate::membership::merge::{Verdict, judge};
 use crate::membership::seal::KeyRing;
 use crate::membership::timers::Due;
+use crate::metrics::level;
 use crate::types::{
     Generation, Identity, Instant, MemberRecord, MemberState, NodeId, Phase, Weight,
 };
@@ -96,7 +97,8 @@ impl Membership {
         }
     }
 
-    fn dispute(&mut self, now: Instant, node: NodeId, generation: Generation) {
+    /// This node and others disagree whether a member is dead: it settles that itself.
+    pub(super) fn dispute(&mut self, now: Instant, node: NodeId, generation: Generation) {
         let told = self.notices.get(&node).is_some_and(|(last, at)| {
             *last == generation && now.saturating_since(*at) < NOTICE_INTERVAL
         });
@@ -296,6 +298,7 @@ impl Membership {
 
     /// Puts another key ring in place; packets sealed with its keys open from now on.
     pub fn set_key_ring(&mut self, ring: KeyRing) {
+        self.metrics.keys.set(level(ring.keys().count()));
         self.sealer.set_ring(ring);
     }
 

@@ -201,7 +201,7 @@ pub struct Membership {
     pub(super) profile: GossipProfile,
     pub(super) probe_interval: Option<Duration>,
     rng: StdRng,
-    metrics: GossipMetrics,
+    pub(super) metrics: GossipMetrics,
 }
 
 impl Membership {
@@ -215,6 +215,7 @@ impl Membership {
         now: Instant,
     ) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
+        metrics.keys.set(level(key_ring.keys().count()));
         let back = SharedBackchannel::new(options.identity.clone());
         let first_generation = options.identity.generation;
         let swim = Foca::with_custom_broadcast(
@@ -431,9 +432,10 @@ impl Membership {
     }
 
     fn on_change(&mut self, now: Instant, change: Change) {
-        let Change { node, before } = change;
+        let Change { node, before, revived } = change;
         self.events.push_back(Event::Member { node, before });
         let Some(member) = self.table.get(node) else { return };
+        let generation = member.identity.generation;
         // Of a member that was gone before this node heard of it nothing has changed.
         if before.map_or_else(|| !member.is_gone(), |before| before != member.state) {
             self.metrics.transitions(member.state).increment(1);
@@ -443,13 +445,17 @@ impl Membership {
             self.timers.arm(at, Due::Judge(member.identity.clone(), member.incarnation));
         }
         if member.state == MemberState::Dead {
-            let generation = member.identity.generation;
             if self.back.with(|back| back.is_removed(node, generation)) {
                 self.give_up_place(node, generation);
             } else {
                 let at = now + self.grace_of(node);
                 self.timers.arm(at, Due::Remove(node, generation));
             }
+        }
+        if revived {
+            // It was taken for dead here, and where it was not it went on to a later revision, which foca
+            // takes for another member: its place is gone until it has a later generation.
+            self.dispute(now, node, generation);
         }
     }
 
@@ -509,6 +515,16 @@ impl Membership {
             .filter(|member| member.is_gone() && now.saturating_since(member.since) > REMEMBERED)
             .map(|member| member.identity.clone())
             .collect();
+        // One that came back without a place, and was told so in vain.
+        let homeless: Vec<_> = self
+            .table
+            .iter()
+            .filter(|member| member.removed && !member.is_gone())
+            .map(|member| (member.identity.node, member.identity.generation))
+            .collect();
+        for (node, generation) in homeless {
+            self.dispute(now, node, generation);
+        }
         for identity in old {
             self.table.remove(identity.node);
             self.notices.remove(&identity.node);

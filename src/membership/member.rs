@@ -34,6 +34,8 @@ pub(super) struct Change {
     pub(super) node: NodeId,
     /// The state before; `None` for a member that was not known.
     pub(super) before: Option<MemberState>,
+    /// Whether it had died under this very generation.
+    pub(super) revived: bool,
 }
 
 /// The state as this project names it: foca's *down* is *left* for a member that said it goes.
@@ -71,14 +73,15 @@ impl Table {
                 removed: false,
             };
             self.members.insert(node, member);
-            return Some(Change { node, before: None });
+            return Some(Change { node, before: None, revived: false });
         };
         ours.incarnation = theirs.incarnation();
         if ours.state == state && &ours.identity == theirs.id() {
             return None;
         }
-        let before = ours.state;
-        if ours.identity.generation != theirs.id().generation {
+        let (before, was_gone) = (ours.state, ours.is_gone());
+        let same_generation = ours.identity.generation == theirs.id().generation;
+        if !same_generation {
             ours.removed = false;
         }
         if before != state {
@@ -86,7 +89,8 @@ impl Table {
         }
         ours.state = state;
         ours.identity = theirs.id().clone();
-        Some(Change { node, before: Some(before) })
+        let revived = same_generation && was_gone && !ours.is_gone();
+        Some(Change { node, before: Some(before), revived })
     }
 
     /// A member.

@@ -32,7 +32,6 @@ mod notice;
 mod profile;
 mod refused;
 mod seal;
-mod seldom;
 mod suspicion;
 #[cfg(test)]
 mod tests;
@@ -41,4 +40,3 @@ mod timers;
 pub use engine::{Event, Membership, MembershipOptions, Pong, Transmit};
 pub use member::Member;
 pub use seal::{GossipKey, KeyRing, KeyRingError, SEAL_OVERHEAD};
-pub use seldom::Seldom;

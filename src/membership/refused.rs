@@ -2,8 +2,8 @@
 
 use std::net::SocketAddr;
 
+use crate::audit::{self, Seldom};
 use crate::membership::seal::Rejected;
-use crate::membership::seldom::Seldom;
 use crate::metrics::GossipMetrics;
 use crate::types::Instant;
 
@@ -29,6 +29,7 @@ impl Refused {
                 metrics.rejected_sealed.increment(1);
                 if let Some(others) = self.line.may(now) {
                     tracing::warn!(
+                        target: audit::TARGET,
                         %from,
                         others,
                         reason = "sealed with another cluster secret or cluster name, or no gossip",

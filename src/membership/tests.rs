@@ -130,3 +130,38 @@ fn a_suspect_that_is_heard_of_is_told_so() {
     assert_eq!(accused(&mut node, now), 0, "once a second");
     assert_eq!(accused(&mut node, now + Duration::from_secs(1)), 1);
 }
+
+/// A node was taken for dead and off the ring by one that stood still, while it turned active among the others.
+/// The later revision made it alive again, but not a place of its own: placements differed for good.
+#[test]
+fn who_was_dead_is_told_to_renew_when_it_comes_back_under_a_later_revision() {
+    let (mut node, now) = (core(identity(1, 5), 1, Instant::ORIGIN), Instant::ORIGIN);
+    let id = identity(2, 5).node;
+    node.apply_records(now, &[record(identity(2, 5), MemberState::Dead)]);
+    node.note_removed(id, Generation(5));
+    while node.poll_event().is_some() {}
+    let mut seed = 1;
+    let mut renewals = |now, generation, revision| {
+        node.handle_timeout(now);
+        let own = Identity { revision, ..identity(2, generation) };
+        seed += 1;
+        let mut member = core(own, seed, now);
+        member.announce(now, identity(1, 5));
+        while let Some(transmit) = member.poll_transmit() {
+            node.handle_packet(now, transmit.to, &mut transmit.bytes.clone());
+        }
+        let notices = std::iter::from_fn(|| node.poll_event()).filter_map(|event| match event {
+            Event::RenewNotice { node, above } => Some((node, above)),
+            _ => None,
+        });
+        let notices: Vec<_> = notices.collect();
+        let known = node.member(id).expect("it is known");
+        (notices, known.state, known.removed)
+    };
+    let revived = (vec![(id, Generation(5))], MemberState::Alive, true);
+    assert_eq!(renewals(now, 5, 1), revived);
+    assert_eq!(renewals(now, 5, 1).0, [], "once in a while");
+    let later = now + Duration::from_secs(20);
+    assert_eq!(renewals(later, 5, 1).0, revived.0, "and again where that was lost");
+    assert_eq!(renewals(later, 6, 0), (Vec::new(), MemberState::Alive, false));
+}

@@ -97,6 +97,8 @@ family! {
             = "chickadee_member_transitions_total" {to = "left"};
         "News of members that still ride on packets." queue_length: Gauge
             = "chickadee_gossip_queue_length";
+        "Keys that open gossip: two while one takes the place of the other." keys: Gauge
+            = "chickadee_gossip_keys";
     }
 }
 

@@ -1,6 +1,5 @@
 //! The cluster as the Redis front end sees it: commands on keys, topology, figures.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
 use crate::cluster::{Cache, CommandCall, Started, View};
@@ -54,7 +53,7 @@ impl Backend for FrontEnd {
         {
             return Arc::clone(topology);
         }
-        let topology = Arc::new(topology(&view, ready, self.node.addresses.cluster_tls));
+        let topology = Arc::new(topology(&view, ready));
         *cached = Some((view, Arc::clone(&topology)));
         topology
     }
@@ -100,8 +99,8 @@ fn acted_for(store: &Store, db: Db) -> DatabaseFacts {
     facts
 }
 
-/// The cluster as clients are shown it; `my_tls` is where cluster clients reach this node over TLS.
-fn topology(view: &View, ready: bool, my_tls: Option<SocketAddr>) -> Topology {
+/// The cluster as clients are shown it.
+fn topology(view: &View, ready: bool) -> Topology {
     let nodes: Vec<TopologyNode> = view
         .table
         .members
@@ -112,7 +111,7 @@ fn topology(view: &View, ready: bool, my_tls: Option<SocketAddr>) -> Topology {
                 id: member.identity.node,
                 name: meta.name.clone(),
                 cluster: meta.cluster,
-                cluster_tls: my_tls.filter(|_| member.identity.node == view.me),
+                cluster_tls: meta.cluster_tls,
                 gossip: member.identity.gossip,
                 state: member.state,
             })

@@ -81,6 +81,7 @@ impl Ground {
             net: seams.net,
             listen: config.peer.listen,
             own: self.me(),
+            protocols: seams.protocols,
             cluster: config.cluster.name.clone(),
             secret: self.secret.clone(),
             credentials: self.credentials.take(),
@@ -144,6 +145,7 @@ impl Ground {
             client: addresses.client,
             cluster: addresses.cluster,
             admin: addresses.admin,
+            cluster_tls: addresses.cluster_tls,
         }
     }
 

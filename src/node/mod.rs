@@ -45,6 +45,7 @@ use crate::server::stats::BUCKETS;
 use crate::tasks::{Latch, TaskGroup};
 use crate::transport::Transport;
 use crate::types::{Generation, Instant, NodeId, Phase};
+use crate::wire::hello::Protocols;
 
 pub use client::Cache;
 pub use error::Error;
@@ -66,6 +67,8 @@ pub struct Seams {
     pub rng: Randomness,
     /// Files.
     pub storage: Arc<dyn Storage>,
+    /// The versions of the peer protocol that it speaks: this program's, but where an upgrade is tried.
+    pub protocols: Protocols,
 }
 
 /// A running node. Dropping it ends it without a word to the others, as a crash would.

@@ -16,7 +16,6 @@ use crate::members::MemberInfo;
 use crate::tasks::BoxFuture;
 use crate::transport::PeerStats;
 use crate::types::{ClusterFacts, Db, MemberState, NodeId, Slot, WallMillis};
-use crate::wire::hello::PROTOCOL_NEWEST;
 
 use super::Inner;
 
@@ -71,7 +70,7 @@ impl Source for NodeSource {
                 name: node.config.node.name.to_string(),
                 version: env!("CARGO_PKG_VERSION").to_owned(),
                 zone: node.config.node.zone.as_ref().map(ToString::to_string),
-                protocol: PROTOCOL_NEWEST,
+                protocol: node.transport.protocols().newest,
             },
             cluster: view.table.facts.name.to_string(),
             ready: node.reasons().is_empty(),

@@ -20,6 +20,7 @@ use crate::server::{Entrance, Server};
 use crate::tasks::{BoxFuture, Executor, Latch, TaskGroup};
 use crate::transport::Transport;
 use crate::types::{MemberState, NodeId, Phase};
+use crate::wire::hello::Protocols;
 
 use super::backend::FrontEnd;
 use super::client::ShardHandle;
@@ -48,6 +49,7 @@ pub(super) async fn on_threads(config: Config) -> Result<Node, Error> {
                 clock: Arc::new(SystemClock::new()),
                 rng: Randomness::from_system(),
                 storage,
+                protocols: Protocols::OWN,
             };
             start(config, seams, control, shards).await
         })
@@ -86,7 +88,8 @@ async fn start(
     let control_peers = transport.peers(0)?;
     let control_cache = cluster::Cache::new(Arc::clone(&shared), Arc::clone(&control_peers));
     let handles = serve_peers(&shards, &transport, &shared, &port, &tasks).await?;
-    let Ground { config, seams: Seams { net, clock, rng, storage }, file, admission, .. } = ground;
+    let Ground { config, seams: Seams { net, clock, rng, storage, .. }, file, admission, .. } =
+        ground;
     let server = Server::new(
         config.client.clone(),
         admission,

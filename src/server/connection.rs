@@ -425,7 +425,7 @@ impl<'a, B: Backend, S: AsyncRead + AsyncWrite + Unpin> Connection<'a, B, S> {
         let from = self.replies.ready.len();
         let args = one.args(&self.input);
         if is_attack(&args) {
-            tracing::warn!(from = %self.client.from(), "an HTTP request came to a client port");
+            self.server.refuse_browser(&self.client);
             return (None, After::Close);
         }
         let mut after = After::Continue;

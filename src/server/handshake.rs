@@ -54,11 +54,11 @@ impl Server {
             None => std::io::ErrorKind::TimedOut.into(),
         };
         if lacks_certificate(&error) {
-            self.metrics.rejected_certificate.increment(1);
+            self.refuse_certificate(client, &error);
         } else {
             self.metrics.rejected_tls.increment(1);
+            tracing::debug!(from = %client.from(), %error, "a TLS handshake failed");
         }
-        tracing::debug!(from = %client.from(), %error, "a TLS handshake failed");
         None
     }
 

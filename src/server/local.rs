@@ -1,5 +1,6 @@
 //! Commands about the connection itself.
 
+use crate::audit;
 use crate::command::number::parse_integer;
 use crate::command::{CommandError, Id, Row};
 use crate::limits;
@@ -142,9 +143,11 @@ fn auth(
 fn log_in(user: &[u8], password: &[u8], context: &mut Context<'_>) -> Result<(), Refusal> {
     let live = context.server.live();
     let Some(user) = live.users.log_in(user, password) else {
-        context.server.metrics.rejected_auth.increment(1);
+        context.server.refuse_login(context.client, user);
         return Err(Refusal::Fixed(errors::WRONGPASS));
     };
+    let (from, name) = (context.client.from(), user.name());
+    tracing::debug!(target: audit::TARGET, %from, user = name, "client logged in");
     context.session.become_user(user, &live);
     context.client.show(|shown| shown.user = Some(user.name().to_owned()));
     Ok(())

@@ -25,12 +25,13 @@ mod listener;
 mod local;
 mod password;
 mod permission;
+mod refused;
 mod replies;
 mod session;
 pub mod stats;
 mod topology;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::sync::{Notify, Semaphore};
@@ -44,6 +45,7 @@ pub use password::{Passwords, PasswordsError};
 
 pub use acl::{Users, UsersError};
 
+use crate::audit::Seldom;
 use crate::clock::SharedClock;
 use crate::config::ClientConfig;
 use crate::limits;
@@ -92,6 +94,12 @@ pub struct Server {
     handshakes: Semaphore,
     /// Told when the node has stood still.
     stood_still: Notify,
+    /// Log lines about HTTP requests at client ports.
+    refused_browsers: Mutex<Seldom>,
+    /// Log lines about logins that were refused.
+    refused_logins: Mutex<Seldom>,
+    /// Log lines about clients without a certificate that is trusted.
+    refused_certificates: Mutex<Seldom>,
 }
 
 impl Server {
@@ -118,6 +126,9 @@ impl Server {
             cluster_replies: ReplyCache::default(),
             handshakes: Semaphore::new(limits::CLIENT_HANDSHAKES_MAX),
             stood_still: Notify::new(),
+            refused_browsers: Mutex::default(),
+            refused_logins: Mutex::default(),
+            refused_certificates: Mutex::default(),
         })
     }
 

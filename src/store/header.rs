@@ -22,12 +22,16 @@ pub struct SlotHeader {
     pub acting: bool,
     /// This node held the acting bit when it was fenced, and does not know yet who has it now.
     pub fenced: bool,
+    /// The copy was complete until others had gone on without it, and is to be filled: whoever takes the
+    /// slot from nobody takes in what it has. It says nothing of a copy that is complete.
+    pub discounted: bool,
     /// The highest term seen for this slot; the own one while acting.
     pub term: Term,
     /// The highest term that anybody was found to know: whoever takes the bit goes above it.
     pub above: Term,
     successor: Option<Box<NodeId>>,
-    /// Nodes that are filling the slot from here: every write goes to them too.
+    /// Nodes that get every write though they may not be of the set: those that fill the slot from here,
+    /// and holders that have not dropped their copy.
     pub receivers: ThinVec<NodeId>,
     /// For each other holder the clock up to which it was proved equal.
     pub marks: ThinVec<(NodeId, u64)>,
@@ -61,6 +65,12 @@ struct Sums {
 }
 
 impl SlotHeader {
+    /// Others went on without this copy: it is not complete any more.
+    pub const fn discount(&mut self) {
+        self.discounted |= self.complete;
+        self.complete = false;
+    }
+
     /// Who took the acting bit from this node, or is known to hold it.
     pub fn successor(&self) -> Option<NodeId> {
         self.successor.as_deref().copied()
@@ -188,6 +198,12 @@ impl SlotHeader {
     /// Whether nothing of `db` is above `floor`.
     pub(super) fn is_covered(&self, db: Db, floor: Version) -> bool {
         self.sums_of(db).newest <= floor
+    }
+
+    /// A term counter at least as high as that of any entry. One that was taken in after a split may be
+    /// above the terms that this copy followed.
+    pub fn newest_term(&self) -> u16 {
+        self.sums.iter().map(|(_, sums)| sums.newest.term).max().unwrap_or_default()
     }
 
     /// The databases that have or had entries since the slot was last empty.

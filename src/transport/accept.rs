@@ -19,11 +19,11 @@ use super::endpoint::{close, refusal};
 use super::freshness::Freshness;
 use super::stream::{self, ReadError};
 use super::{Context, answer, bulk};
+use crate::audit::{self, Seldom};
 use crate::limits::{
     ACCEPT_QUEUE_MAX, HANDSHAKES_BEFORE_RETRY, HANDSHAKES_MAX, PEER_CONNECTIONS_MAX, REQUEST_STALE,
 };
 use crate::peers::{Caller, Serve};
-use crate::types::Instant;
 use crate::wire::hello::{self, Hello, HelloAck, Purpose, Refusal};
 
 /// How long a dialler may take from its first packet to the end of its hello.
@@ -35,22 +35,12 @@ pub(super) const LINGER: Duration = Duration::from_secs(5);
 /// How long the one call of an address connection may take.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Refused peers are logged at most this often.
-const WARN_EVERY: Duration = Duration::from_secs(1);
-
 /// Where incoming connections go.
 #[derive(Default)]
 pub(super) struct Intake {
     threads: Mutex<Threads>,
     handshakes: AtomicUsize,
-    refusals: Mutex<Refusals>,
-}
-
-/// What is needed to write of refused peers, but not of every one: anybody can send packets.
-#[derive(Default)]
-struct Refusals {
-    next_warning: Instant,
-    unmentioned: u64,
+    refusals: Mutex<Seldom>,
 }
 
 #[derive(Default)]
@@ -94,16 +84,10 @@ impl Intake {
     /// Logs a refused peer, with those since the last one that were not logged.
     fn warn(&self, context: &Context, address: SocketAddr, reason: &str) {
         let now = context.clock.now();
-        let others = {
-            let mut refusals = self.refusals.lock().unwrap_or_else(PoisonError::into_inner);
-            if now < refusals.next_warning {
-                refusals.unmentioned += 1;
-                return;
-            }
-            refusals.next_warning = now + WARN_EVERY;
-            std::mem::take(&mut refusals.unmentioned)
-        };
-        tracing::warn!(%address, reason, others, "peer was not accepted");
+        let may = self.refusals.lock().unwrap_or_else(PoisonError::into_inner).may(now);
+        if let Some(others) = may {
+            tracing::warn!(target: audit::TARGET, %address, reason, others, "peer was not accepted");
+        }
     }
 
     fn next_thread(&self) -> Option<mpsc::Sender<Incoming>> {
@@ -218,7 +202,7 @@ fn judge(
 ) -> Result<(Hello, u16), Refusal> {
     let hello: Hello = hello::decode(bytes)?;
     let proved = context.proved_node(connection, hello.node).ok_or(Refusal::Malformed)?;
-    let protocol = hello.judge(&context.cluster, proved)?;
+    let protocol = hello.judge(context.protocols, &context.cluster, proved)?;
     Ok((hello, protocol))
 }
 

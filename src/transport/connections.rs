@@ -1,10 +1,12 @@
 //! The list of open connections: for figures, and to close those of a dead member at once.
 
 use std::collections::BTreeMap;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use quinn::{Connection, VarInt};
+use tokio::sync::Notify;
 
 use crate::types::NodeId;
 
@@ -21,6 +23,8 @@ pub(super) enum Direction {
 #[derive(Default)]
 pub(super) struct Connections {
     listed: Arc<Mutex<Listed>>,
+    /// A peer's connection was listed.
+    arrived: Notify,
 }
 
 #[derive(Default)]
@@ -103,7 +107,29 @@ impl Connections {
             collected: Traffic::default(),
         };
         listed.open.insert(number, entry);
+        if direction == Direction::In {
+            self.arrived.notify_waiters();
+        }
         Registered { number, connection, listed: Arc::clone(&self.listed) }
+    }
+
+    /// The number of the next connection.
+    pub(super) fn next(&self) -> u64 {
+        lock(&self.listed).next
+    }
+
+    /// Waits until `node` has dialled this one by a connection of number `first` or later.
+    pub(super) async fn arrival(&self, node: NodeId, first: u64) {
+        let is_its = |entry: &Entry| entry.node == node && entry.direction == Direction::In;
+        loop {
+            let mut arrived = pin!(self.arrived.notified());
+            // From here on none is missed.
+            arrived.as_mut().enable();
+            if lock(&self.listed).open.range(first..).any(|(_, entry)| is_its(entry)) {
+                return;
+            }
+            arrived.await;
+        }
     }
 
     /// How many are open.

@@ -281,7 +281,13 @@ impl Dialer {
         let connection = connecting.await.map_err(|error| unconnected(&error))?;
         let (mut send, mut recv) =
             connection.open_bi().await.map_err(|error| unconnected(&error))?;
-        let hello = Hello::new(cluster.clone(), own.node, own.generation, purpose);
+        let hello = Hello {
+            protocols: self.context.protocols,
+            cluster: cluster.clone(),
+            node: own.node,
+            generation: own.generation,
+            purpose,
+        };
         let lost = |error| match error {
             ReadError::Connection(error) => unconnected(&error),
             other => CallError::Unreachable(other.to_string()),
@@ -290,6 +296,10 @@ impl Dialer {
         let bytes = stream::read_hello(&mut recv).await.map_err(lost)?;
         let ack: HelloAck =
             hello::decode(&bytes).map_err(|error| CallError::Refused(error.to_string()))?;
+        if !self.context.protocols.speak(ack.protocol) {
+            let error = format!("peer answers in protocol {} that was not offered", ack.protocol);
+            return Err(CallError::Refused(error));
+        }
         if self.context.proved_node(&connection, ack.node) != Some(ack.node) {
             return Err(CallError::Refused("peer is not the node of its certificate".to_owned()));
         }

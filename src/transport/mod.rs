@@ -30,6 +30,7 @@ use crate::rng::Randomness;
 use crate::tasks::{Latch, TaskGroup};
 use crate::tls::{self, ConfigError, Credentials, IdentityError, Proof, Secret};
 use crate::types::{ClusterName, NodeId, WallMillis};
+use crate::wire::hello::Protocols;
 
 mod accept;
 mod answer;
@@ -67,6 +68,8 @@ pub struct TransportOptions {
     pub listen: SocketAddr,
     /// This node and the number of its start.
     pub own: Caller,
+    /// The versions of the peer protocol that it speaks.
+    pub protocols: Protocols,
     /// The cluster that it belongs to.
     pub cluster: ClusterName,
     /// The secret that makes the keys of resets and connection ids.
@@ -138,6 +141,7 @@ struct Context {
     net: Net,
     listen: SocketAddr,
     own: Caller,
+    protocols: Protocols,
     cluster: ClusterName,
     directory: Arc<dyn Directory>,
     clock: SharedClock,
@@ -191,6 +195,7 @@ impl Transport {
             net: options.net,
             listen: local_address,
             own: options.own,
+            protocols: options.protocols,
             cluster: options.cluster,
             directory: options.directory,
             clock: options.clock,
@@ -232,6 +237,11 @@ impl Transport {
     /// When the node's certificate ends; `None` if it outlives the process.
     pub fn certificate_end(&self) -> Option<WallMillis> {
         *self.certificate_end.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The versions of the peer protocol that this node speaks.
+    pub fn protocols(&self) -> Protocols {
+        self.context.protocols
     }
 
     /// The address of the port, with its real number.

@@ -21,6 +21,7 @@ use crate::rng::Randomness;
 use crate::tasks::{self, TaskGroup};
 use crate::tls::Secret;
 use crate::types::{Generation, Instant, NodeId};
+use crate::wire::hello::Protocols;
 
 const CALLER: NodeId = NodeId(1);
 const PEER: NodeId = NodeId(2);
@@ -136,6 +137,7 @@ fn options(node: NodeId, generation: u64, directory: &Arc<Addresses>) -> Transpo
         net: Net::Os,
         listen: LOOPBACK,
         own: Caller { node, generation: Generation(generation) },
+        protocols: Protocols::OWN,
         cluster: "flock".parse().unwrap(),
         secret: Secret::from_random([3; 32]),
         credentials: None,
@@ -575,6 +577,30 @@ async fn connections_are_handed_to_the_threads_in_turn() {
     for (thread, count) in threads.iter().zip([3, 2]) {
         assert_eq!(thread.seen.lock().unwrap().len(), count);
     }
+    peer.close().await;
+}
+
+/// A lane that rests after dials that failed waits for it: the way to the peer is open again.
+#[tokio::test]
+async fn a_peer_that_dials_is_noticed() {
+    let directory = Arc::new(Addresses::default());
+    let peer = Arc::new(Transport::bind(options(PEER, 1, &directory)).unwrap());
+    directory.set(PEER, peer.local_addr());
+    let running = Arc::clone(&peer);
+    tasks::spawn("accept loop", async move { running.run().await });
+    tasks::spawn("acceptor", peer.acceptor().run(Arc::new(Scripted::default())));
+    let caller = Transport::bind(options(CALLER, 1, &directory)).unwrap();
+    let (moment, arrivals) = (Duration::from_millis(50), &peer.context.connections);
+    let mut arrival = std::pin::pin!(arrivals.arrival(CALLER, 0));
+    let mut another = std::pin::pin!(arrivals.arrival(STRANGER, 0));
+    assert!(tokio::time::timeout(moment, arrival.as_mut()).await.is_err(), "nobody has dialled");
+    assert!(tokio::time::timeout(moment, another.as_mut()).await.is_err());
+    let call = caller.peers(0).unwrap().call(PEER, Bytes::from_static(b"echo"), PATIENCE);
+    call.await.unwrap();
+    tokio::time::timeout(PATIENCE, arrival).await.unwrap();
+    assert!(tokio::time::timeout(moment, another).await.is_err(), "it was another that dialled");
+    let next = tokio::time::timeout(moment, arrivals.arrival(CALLER, arrivals.next())).await;
+    assert!(next.is_err(), "a connection of before says nothing new");
     peer.close().await;
 }
 

@@ -125,6 +125,8 @@ pub struct NodeMeta {
     pub cluster: SocketAddr,
     /// Where its admin HTTP is; `None` if it has none over TCP.
     pub admin: Option<SocketAddr>,
+    /// Where cluster clients reach it over TLS, if they do.
+    pub cluster_tls: Option<SocketAddr>,
 }
 
 /// What a cluster agrees on; one versioned record, last writer wins.

@@ -9,16 +9,43 @@
 
 #![warn(clippy::indexing_slicing, clippy::arithmetic_side_effects)]
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::types::{ClusterName, Generation, NodeId};
 
-/// The oldest version of the peer protocol that this program speaks.
-pub const PROTOCOL_OLDEST: u16 = 1;
+/// Which versions of the peer protocol a node speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Protocols {
+    /// The oldest of them.
+    pub oldest: u16,
+    /// The newest of them.
+    pub newest: u16,
+}
 
-/// The newest version of the peer protocol that this program speaks.
-pub const PROTOCOL_NEWEST: u16 = 1;
+impl Protocols {
+    /// Those of this program.
+    pub const OWN: Self = Self { oldest: 1, newest: 1 };
+
+    /// Whether a version is one of them.
+    pub const fn speak(self, version: u16) -> bool {
+        self.oldest <= version && version <= self.newest
+    }
+
+    /// The highest that both speak.
+    fn common(self, other: Self) -> Option<u16> {
+        let newest = self.newest.min(other.newest);
+        (newest >= self.oldest.max(other.oldest)).then_some(newest)
+    }
+}
+
+impl fmt::Display for Protocols {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} to {}", self.oldest, self.newest)
+    }
+}
 
 /// Bytes of the length before a hello.
 pub const LENGTH_LEN: usize = 2;
@@ -43,10 +70,8 @@ pub enum Purpose {
 /// What the dialler says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// The oldest protocol version that it speaks.
-    pub oldest: u16,
-    /// The newest protocol version that it speaks.
-    pub newest: u16,
+    /// The protocol versions that it speaks.
+    pub protocols: Protocols,
     /// Its cluster.
     pub cluster: ClusterName,
     /// Its node id.
@@ -73,15 +98,12 @@ pub struct HelloAck {
 #[non_exhaustive]
 pub enum Refusal {
     /// No version is spoken by both. Upgrade the older node.
-    #[error(
-        "no common protocol version: peer speaks {oldest} to {newest}, \
-         this node {PROTOCOL_OLDEST} to {PROTOCOL_NEWEST}"
-    )]
+    #[error("no common protocol version: peer speaks {theirs}, this node {ours}")]
     Protocol {
-        /// The peer's oldest.
-        oldest: u16,
-        /// The peer's newest.
-        newest: u16,
+        /// The peer's.
+        theirs: Protocols,
+        /// This node's.
+        ours: Protocols,
     },
     /// Another cluster; only seen where its name gives the same certificate names.
     #[error("peer belongs to cluster {theirs:?}, this node to {ours:?}")]
@@ -105,24 +127,16 @@ pub enum Refusal {
 }
 
 impl Hello {
-    /// A hello of this program.
-    pub const fn new(
-        cluster: ClusterName,
-        node: NodeId,
-        generation: Generation,
-        purpose: Purpose,
-    ) -> Self {
-        let (oldest, newest) = (PROTOCOL_OLDEST, PROTOCOL_NEWEST);
-        Self { oldest, newest, cluster, node, generation, purpose }
-    }
-
-    /// The highest version that both speak, if the dialler belongs here; `proved` is the node id
-    /// of its certificate.
-    pub fn judge(&self, cluster: &ClusterName, proved: NodeId) -> Result<u16, Refusal> {
-        let protocol = self.newest.min(PROTOCOL_NEWEST);
-        if protocol < self.oldest.max(PROTOCOL_OLDEST) {
-            return Err(Refusal::Protocol { oldest: self.oldest, newest: self.newest });
-        }
+    /// The highest version that both speak, if the dialler belongs here, to a node that speaks `ours`;
+    /// `proved` is the node id of its certificate.
+    pub fn judge(
+        &self,
+        ours: Protocols,
+        cluster: &ClusterName,
+        proved: NodeId,
+    ) -> Result<u16, Refusal> {
+        let theirs = self.protocols;
+        let protocol = ours.common(theirs).ok_or(Refusal::Protocol { theirs, ours })?;
         if self.cluster != *cluster {
             let (theirs, ours) = (self.cluster.to_string(), cluster.to_string());
             return Err(Refusal::Cluster { theirs, ours });
@@ -168,7 +182,8 @@ mod tests {
 
     fn hello() -> Hello {
         let cluster = "flock".parse().unwrap();
-        Hello::new(cluster, NodeId(5), Generation(300), Purpose::Bulk)
+        let (protocols, purpose) = (Protocols::OWN, Purpose::Bulk);
+        Hello { protocols, cluster, node: NodeId(5), generation: Generation(300), purpose }
     }
 
     #[test]
@@ -183,8 +198,7 @@ mod tests {
     #[test]
     fn the_longest_hello_fits() {
         let longest = Hello {
-            oldest: u16::MAX,
-            newest: u16::MAX,
+            protocols: Protocols { oldest: u16::MAX, newest: u16::MAX },
             cluster: "n".repeat(63).parse().unwrap(),
             node: NodeId(u128::MAX),
             generation: Generation(u64::MAX),
@@ -196,17 +210,34 @@ mod tests {
 
     #[test]
     fn a_stranger_is_told_why() {
-        let ours = "flock".parse().unwrap();
-        assert_eq!(hello().judge(&ours, NodeId(5)), Ok(1));
-        let text = hello().judge(&ours, NodeId(6)).unwrap_err().to_string();
+        let (own, ours) = (Protocols::OWN, "flock".parse().unwrap());
+        assert_eq!(hello().judge(own, &ours, NodeId(5)), Ok(1));
+        let text = hello().judge(own, &ours, NodeId(6)).unwrap_err().to_string();
         assert!(text.contains("certificate says"), "{text}");
-        let text = hello().judge(&"other".parse().unwrap(), NodeId(5)).unwrap_err().to_string();
+        let text = hello().judge(own, &"other".parse().unwrap(), NodeId(5)).unwrap_err();
+        let text = text.to_string();
         assert_eq!(text, "peer belongs to cluster \"flock\", this node to \"other\"");
-        let newer = Hello { oldest: 2, newest: 3, ..hello() };
-        let text = newer.judge(&ours, NodeId(5)).unwrap_err().to_string();
-        assert!(text.contains("peer speaks 2 to 3"), "{text}");
-        let wider = Hello { oldest: 0, newest: 9, ..hello() };
-        assert_eq!(wider.judge(&ours, NodeId(5)), Ok(1));
+        let speaks = |oldest, newest| Protocols { oldest, newest };
+        let newer = Hello { protocols: speaks(2, 3), ..hello() };
+        let text = newer.judge(own, &ours, NodeId(5)).unwrap_err().to_string();
+        assert!(text.ends_with("peer speaks 2 to 3, this node 1 to 1"), "{text}");
+    }
+
+    #[test]
+    fn two_nodes_speak_the_highest_version_that_both_know() {
+        let speaks = |oldest, newest| Protocols { oldest, newest };
+        for (theirs, agreed) in [
+            (speaks(3, 5), Some(5)),
+            (speaks(1, 9), Some(6)),
+            (speaks(6, 6), Some(6)),
+            (speaks(1, 4), Some(4)),
+            (speaks(1, 3), None),
+            (speaks(7, 9), None),
+        ] {
+            assert_eq!(speaks(4, 6).common(theirs), agreed, "{theirs}");
+            assert_eq!(theirs.common(speaks(4, 6)), agreed, "{theirs}");
+            assert!(agreed.is_none_or(|agreed| theirs.speak(agreed) && speaks(4, 6).speak(agreed)));
+        }
     }
 
     proptest! {

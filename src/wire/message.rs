@@ -7,7 +7,7 @@
 //! | request | from → to | answered by |
 //! |---|---|---|
 //! | `Run` | coordinator → acting node, or who stands in for it | `Reply`, `NotOwner` |
-//! | `Replicate` | acting node → holders | `Replicated` |
+//! | `Replicate` | acting node → holders | `Replicated`, `Outcast` |
 //! | `Holdings` | any → any | `Holdings`, `Unchanged` |
 //! | `Release` | next acting node → acting node | `Released` |
 //! | `Keys`, `Count`, `Flush` | coordinator → every node | `Keys`, `Count`, `Flushed` |
@@ -65,10 +65,13 @@ pub enum Request<'a> {
         removed: Option<Generation>,
         /// A number that two nodes share when they hear the same members.
         heard: u64,
-        /// Slots of which the asker would give up its copy, not being of their sets any more.
-        leaving: SlotSet,
+        /// Slots of which the asker has a copy and does not know that all has arrived which counted for a
+        /// write: it would give the copy up, or may have to take the slot over.
+        unproved: SlotSet,
         /// The id of the asker's placement.
         placement: u64,
+        /// The asker's generation when it last asked the answerer for its terms.
+        asked: Generation,
     },
     /// Hand over the acting bit of these slots; the asker is complete for each.
     Release {
@@ -93,10 +96,12 @@ pub enum Request<'a> {
         /// The database.
         db: Db,
     },
-    /// Forget everything in the slots the receiver acts for.
+    /// Forget everything in those of the slots that the receiver acts for.
     Flush {
         /// One database; `None` for all.
         db: Option<Db>,
+        /// The slots.
+        slots: SlotSet,
     },
     /// What do you hold of this key?
     Explain {
@@ -154,8 +159,8 @@ pub struct Aside {
     pub removed: Option<Generation>,
     /// Whom the answerer hears, if these are not those whom the asker hears.
     pub heard: Vec<NodeId>,
-    /// Of the slots that the asker is leaving those that the answerer acts for and whose sets have all
-    /// that was written while the asker's copy may have counted.
+    /// Of the slots that the asker named as unproved those that the answerer acts for and whose sets have
+    /// all that was written under earlier placements.
     pub settled: SlotSet,
 }
 
@@ -163,7 +168,10 @@ pub struct Aside {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Terms {
     /// The term of each slot asked about, in their order; `None` where the answerer is not complete.
-    pub terms: Vec<Option<Term>>,
+    pub held: Vec<Option<Term>>,
+    /// Those of them of which the answerer's copy was complete until others had gone on without it, with
+    /// its digest and the highest term that the answerer knows.
+    pub discounted: Vec<(Slot, u64, Term)>,
     /// Members that the answerer took off the ring and that have not asked it since; the asker
     /// among them if it lost its place since it last asked.
     pub removed: Vec<NodeId>,
@@ -295,14 +303,14 @@ pub enum Response<'a> {
     Keys(KeysPage<'a>),
     /// A number of keys.
     Count(u64),
-    /// Flushed so many slots.
-    Flushed(u32),
+    /// Flushed these slots, all that the node acts for and is sure of.
+    Flushed(SlotSet),
     /// The copy of a key.
     Explained(CopyOfKey),
     /// Digest of each slot asked for that is complete here.
     Digests(Vec<(Slot, u64, Term)>),
-    /// Entries of a slot, and the hash to go on from.
-    Listed(Vec<Listed>, Option<u64>),
+    /// Entries of a slot, and the hash to go on from; and its floors, of all databases or of one.
+    Listed(Vec<Listed>, Option<u64>, Vec<(Option<Db>, Version)>),
     /// Records in the encoding of `wire::snapshot`.
     Fetched(Raw<'a>),
     /// About membership.
@@ -313,6 +321,9 @@ pub enum Response<'a> {
     Present(bool),
     /// What a fenced node asked.
     Terms(Terms),
+    /// Not applied: the answerer took this generation of the asker off the ring, and was not asked for
+    /// its terms since.
+    Outcast(Generation),
 }
 
 impl Request<'_> {

@@ -81,6 +81,9 @@ pub(crate) struct Script {
     pub(crate) copies: u8,
     /// Whether writes that too few copies have are refused.
     pub(crate) strict: bool,
+    /// Whether more than half of the copies are enough for an acknowledgement. Of two copies that is both.
+    #[serde(default)]
+    pub(crate) quorum: bool,
     /// Whether the place of a dead node is given away before it is back.
     pub(crate) short_grace: bool,
     /// Whether tombstones go long before all that are away may be back.
@@ -125,6 +128,7 @@ impl Script {
             forgetful: false,
             lopsided: rng.random_bool(0.25),
             saving: rng.random_bool(0.3),
+            quorum: copies == 3 && rng.random_bool(0.5),
             troubles,
         }
     }

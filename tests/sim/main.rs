@@ -1,9 +1,10 @@
 //! Whole clusters of the real node on a simulated network and clock, by seed.
 //!
 //! A run is a world of three or four nodes (foca, QUIC with mutual TLS, RESP over TCP) with two copies
-//! of each slot (in some one or three), six clients that write to few slots and keep a history of what they were told, and
-//! troubles drawn from the seed: crashes with a restart without data, restarts in good order, nodes
-//! that are cut off, do not hear or are not heard, stand still, or lag, lost and doubled datagrams;
+//! of each slot (in some one or three, of which two may be enough for an acknowledgement), six clients that write
+//! to few slots and keep a history of what they were told, and troubles drawn from the seed: crashes with a
+//! restart without data, restarts in good order, nodes that are cut off, do not hear or are not heard, stand
+//! still, or lag, lost and doubled datagrams;
 //! and beside them nodes that join or leave. What must hold:
 //!
 //! - no acknowledged write is lost, nothing is granted twice, and nothing is found that was certainly
@@ -128,8 +129,9 @@ fn a_broken_rule_is_found() {
                 Rule::Fence => order.with_script(stories::cuts()),
                 Rule::OldCommands => order.with_script(stories::stops()),
                 Rule::Outcasts => order.with_script(stories::unheard()),
-                Rule::HighestTerm => order.with_script(stories::unaware()),
-                Rule::Strangers => order.with_script(stories::strangers()),
+                Rule::Acks => order.with_script(stories::crashes()),
+                Rule::FormerHolderKeeps => order.with_script(stories::comings()),
+                Rule::HighestTerm => order.with_script(stories::lonely()),
                 _ => order,
             }
         };

@@ -15,6 +15,7 @@ use chickadee::persist::MemoryStorage;
 use chickadee::resp::Reply;
 use chickadee::rng::Randomness;
 use chickadee::types::{SLOTS, Slot, Term, WallMillis, Weight};
+use chickadee::wire::hello::Protocols;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde::{Deserialize, Serialize};
@@ -562,6 +563,7 @@ async fn live(
         clock,
         rng: Randomness::from_seed(seed ^ elapsed.rotate_left(32)),
         storage: Arc::new(storage),
+        protocols: Protocols::OWN,
     };
     let handle = Node::start_in(config(node, &script), seams).await?;
     let shared = Arc::clone(handle.cluster());
@@ -587,7 +589,7 @@ fn config(node: usize, script: &Script) -> Config {
     let at = |port| Some(SocketAddr::new(own, port));
     let name_of_node = name(node).parse().expect("a valid name");
     let mut config = Config::on_loopback(name_of_node, std::path::PathBuf::new());
-    config.cluster.acks = Acks::All;
+    config.cluster.acks = if script.quorum { Acks::Quorum } else { Acks::All };
     config.cluster.replicas = script.copies;
     config.cluster.acks_shortfall =
         if script.strict { AcksShortfall::Error } else { AcksShortfall::Accept };

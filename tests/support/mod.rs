@@ -7,6 +7,7 @@
     reason = "each test binary uses another part of the harness; a failing test shows logs"
 )]
 
+pub(crate) mod namespace;
 pub(crate) mod resp;
 
 use std::fs;
@@ -37,13 +38,22 @@ pub(crate) fn pause() {
 }
 
 /// Waits until `condition` gives a value; fails with `what` after [`PATIENCE`].
-pub(crate) fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
-    let deadline = now() + PATIENCE;
+pub(crate) fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, condition)
+}
+
+/// Waits until `condition` gives a value; fails with `what` after `patience`.
+pub(crate) fn wait_within<T>(
+    patience: Duration,
+    what: &str,
+    mut condition: impl FnMut() -> Option<T>,
+) -> T {
+    let deadline = now() + patience;
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(now() < deadline, "not within {PATIENCE:?}: {what}");
+        assert!(now() < deadline, "not within {patience:?}: {what}");
         pause();
     }
 }
@@ -86,6 +96,8 @@ pub(crate) struct Node {
     child: Option<Child>,
     peer_port: u16,
     args: Vec<String>,
+    /// Variables for the process, from its next start on.
+    pub(crate) variables: Vec<(String, String)>,
 }
 
 impl Cluster {
@@ -148,7 +160,7 @@ impl Cluster {
         for setting in own.into_iter().chain(self.settings.iter().cloned()).chain(given) {
             args.extend(["--set".into(), setting]);
         }
-        let mut node = Node { name, folder, child: None, peer_port, args };
+        let mut node = Node { name, folder, child: None, peer_port, args, variables: Vec::new() };
         node.start();
         self.nodes.push(node);
         number
@@ -200,6 +212,7 @@ impl Node {
         let errors = log.try_clone().expect("a file can be held twice");
         let child = program()
             .args(&self.args)
+            .envs(self.variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log)
             .stderr(errors)

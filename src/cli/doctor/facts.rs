@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use crate::admin::status::{Member, Peer, Ring, Status};
 use crate::config::Config;
 use crate::config::load::Loaded;
-use crate::types::ByteSize;
+use crate::types::{ByteSize, WallMillis};
 
 /// Everything that is known.
 #[derive(Clone, Debug)]
@@ -21,6 +22,10 @@ pub(super) struct Facts {
     pub(super) secret: Option<Readable>,
     /// The file of the clients' password; `None` if none is set.
     pub(super) password: Option<Readable>,
+    /// The files of certificates.
+    pub(super) certificates: Vec<CertificateFile>,
+    /// The time of day.
+    pub(super) now: WallMillis,
     /// The ports that a node with these settings binds.
     pub(super) ports: Vec<Port>,
     /// The seeds.
@@ -78,6 +83,28 @@ pub(super) enum Readable {
     /// It is readable by others than its owner and its group.
     Exposed(String),
     /// It is no good, and why.
+    Bad(String),
+}
+
+/// A file of certificates.
+#[derive(Clone, Debug)]
+pub(super) struct CertificateFile {
+    /// Its setting.
+    pub(super) key: &'static str,
+    /// Where it is.
+    pub(super) path: PathBuf,
+    /// When what is in it counts.
+    pub(super) validity: Validity,
+}
+
+/// When certificates count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Validity {
+    /// The file serves from then on, and until then.
+    Between(WallMillis, WallMillis),
+    /// This user must not look at it.
+    Denied,
+    /// There are none, and why.
     Bad(String),
 }
 
@@ -166,6 +193,8 @@ mod made_up {
             folder: Folder::Writable(Some(ByteSize(1 << 40))),
             secret: None,
             password: None,
+            certificates: Vec::new(),
+            now: WallMillis(1_800_000_000_000),
             ports: Vec::new(),
             seeds: Vec::new(),
             node: None,

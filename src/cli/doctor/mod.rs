@@ -1,7 +1,7 @@
 //! `chickadee doctor`: what is wrong with this machine, the settings, and the node that runs here.
 //!
 //! ```text
-//!   probes (probe, asked) ──► Facts ──► checks (host, trust, reach, cluster) ──► findings ──► a page
+//!   probes (probe, asked) ──► Facts ──► checks (host, trust, certificates, reach, cluster) ──► findings ──► a page
 //! ```
 //!
 //! Probes only look: nothing is written, no port stays bound, no node is told anything. A check is a
@@ -9,6 +9,7 @@
 //! says of itself and its cluster is judged together with it.
 
 mod asked;
+mod certificates;
 mod cluster;
 mod facts;
 mod host;
@@ -80,6 +81,7 @@ const CHECKS: &[fn(&Facts) -> Vec<Finding>] = &[
     host::data_folder,
     trust::secret,
     trust::password,
+    certificates::certificates,
     reach::ports,
     reach::seeds,
     cluster::node,

@@ -4,23 +4,27 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::fs::{Access, access, statvfs};
 use rustix::process::{Resource, geteuid, getrlimit};
 
 use crate::cli::sources;
-use crate::clock::within;
+use crate::clock::{Clock, SystemClock, within};
 use crate::config::keys;
 use crate::config::load::Loaded;
 use crate::config::{Config, seed_address};
 use crate::limits::UDP_BUFFER;
 use crate::net::Net;
+use crate::tls::pem::{self, PemError};
 use crate::tls::{Secret, SecretError};
 use crate::types::ByteSize;
 
-use super::facts::{Facts, Folder, MachineFacts, NodeFacts, Port, PortState, Readable, Seed};
+use super::facts::{
+    CertificateFile, Facts, Folder, MachineFacts, NodeFacts, Port, PortState, Readable, Seed,
+    Validity,
+};
 
 /// How long a seed's name may take to resolve.
 const RESOLVE: Duration = Duration::from_secs(5);
@@ -46,6 +50,8 @@ pub(super) async fn facts(loaded: Loaded, node: Option<NodeFacts>) -> Facts {
         folder: folder(&config.node.data_dir),
         secret: config.security.secret_file.as_deref().map(secret),
         password: config.client.password_file.as_deref().map(password),
+        certificates: certificates(config),
+        now: SystemClock::new().wall(),
         ports: ports(config),
         seeds,
         node,
@@ -121,6 +127,40 @@ fn password(path: &Path) -> Readable {
     }
 }
 
+fn certificates(config: &Config) -> Vec<CertificateFile> {
+    let (client, security) = (&config.client, &config.security);
+    let files = [
+        (keys::TLS_CERT_FILE, &client.tls_cert_file),
+        (keys::TLS_CLIENT_CA_FILE, &client.tls_client_ca_file),
+        (keys::CERT_FILE, &security.cert_file),
+        (keys::CA_FILE, &security.ca_file),
+    ];
+    let set = files.into_iter().filter_map(|(key, path)| Some((key, path.as_ref()?)));
+    let file = |(key, path): (&'static str, &PathBuf)| {
+        let any_will_do = [keys::TLS_CLIENT_CA_FILE, keys::CA_FILE].contains(&key);
+        CertificateFile { key, path: path.clone(), validity: validity(path, any_will_do) }
+    };
+    set.map(file).collect()
+}
+
+/// When the certificates of a file count: all of them, or (of authorities, of which one takes the place of
+/// another) any.
+fn validity(path: &Path, any_will_do: bool) -> Validity {
+    let found = match pem::describe(path) {
+        Ok(found) => found,
+        Err(PemError::Read { source, .. }) if source.kind() == ErrorKind::PermissionDenied => {
+            return Validity::Denied;
+        }
+        Err(error) => return Validity::Bad(error.to_string()),
+    };
+    let (begins, ends) =
+        (found.iter().map(|one| one.not_before), found.iter().map(|one| one.not_after));
+    let (from, until) =
+        if any_will_do { (begins.min(), ends.max()) } else { (begins.max(), ends.min()) };
+    let none = || Validity::Bad(format!("{} holds no certificate", path.display()));
+    from.zip(until).map_or_else(none, |(from, until)| Validity::Between(from, until))
+}
+
 /// Every port of the settings, tried. Port 0 is any that is free.
 fn ports(config: &Config) -> Vec<Port> {
     let tcp = |address: SocketAddr| Net::Os.bind_tcp(address).map(drop);
@@ -171,7 +211,7 @@ mod tests {
 
     use super::*;
 
-    fn file(folder: &Path, name: &str, mode: u32, text: &str) -> std::path::PathBuf {
+    fn file(folder: &Path, name: &str, mode: u32, text: &str) -> PathBuf {
         let path = folder.join(name);
         let mut options = fs::OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(mode).open(&path).unwrap();

@@ -115,10 +115,7 @@ impl<'a> Claims<'a> {
                 by_slot[slot.index()] = Some(*node);
             }
         }
-        let others_are_heard = known.peers.values().any(|word| {
-            let strangers = word.lacks.strangers && !Rule::Strangers.is_broken();
-            word.fresh && (word.lacks.dead || strangers)
-        });
+        let others_are_heard = known.peers.values().any(|word| word.fresh && word.lacks.any());
         // Whatever generation the view knows: a word of this round is that of a process that runs,
         // and a node raises its generation without a restart when it was taken for dead. Who paused
         // and does not answer has stopped: it released what it had.

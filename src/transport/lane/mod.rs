@@ -219,6 +219,7 @@ impl Lane {
     /// Dials and works until there is nothing more to do; the phase is idle then.
     async fn connect(self: &Arc<Self>) {
         loop {
+            let first = self.context.connections.next();
             let dialled = match self.context.directory.locate(self.node) {
                 Some(address) => {
                     let target = Target::Node(self.node);
@@ -234,7 +235,7 @@ impl Lane {
                     connection.close(close::DONE, b"");
                     drop(dialled.registered);
                 }
-                Err(error) => self.rest(error).await,
+                Err(error) => self.rest(error, first).await,
             }
             if self.goes_idle() {
                 return;
@@ -249,8 +250,9 @@ impl Lane {
         tracing::debug!(node = %self.node, "lane came up");
     }
 
-    /// Fails what waits, and waits before the next dial.
-    async fn rest(&self, error: CallError) {
+    /// Fails what waits, and waits before the next dial, or until the peer has dialled this node by
+    /// a connection of number `first` or later.
+    async fn rest(&self, error: CallError, first: u64) {
         let now = self.context.clock.now();
         let (waiting, until) = {
             let mut state = self.lock();
@@ -266,7 +268,12 @@ impl Lane {
         for call in waiting {
             end(call.waiter, error.clone());
         }
-        sleep_until(&*self.context.clock, until).await;
+        tokio::select! {
+            biased;
+            // The way to it may be open again, and who is asked whether it is there must try.
+            () = self.context.connections.arrival(self.node, first) => self.lock().failures = 0,
+            () = sleep_until(&*self.context.clock, until) => {}
+        }
     }
 
     /// Whether nothing waits, so that the task ends; else the lane is dialled again. What was

@@ -1,4 +1,4 @@
-//! A network of its own for one scenario, in which datagrams can be dropped.
+//! A network of its own for one test, in which datagrams can be dropped.
 //!
 //! The test runs itself once more in new namespaces, of the network and of process ids: whatever
 //! becomes of it, its processes end with it, and its network and the rules there are gone.
@@ -6,10 +6,11 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::scenario::turn;
-
 /// Tells the test that it runs inside.
 const INSIDE: &str = "CHICKADEE_INSIDE";
+
+/// What is of its own there.
+const SEPARATE: [&str; 5] = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
 /// Whether this process runs in a network of its own.
 pub(crate) fn is_inside() -> bool {
@@ -17,18 +18,17 @@ pub(crate) fn is_inside() -> bool {
 }
 
 /// Runs the test of that name inside, if that can be done here.
-#[expect(clippy::print_stdout, reason = "why a test is left out is told")]
+#[allow(clippy::print_stdout, reason = "why a test is left out is told")]
 pub(crate) fn run_inside(test: &str) {
     if let Some(missing) = missing() {
         println!("left out: {missing}");
         return;
     }
-    let _turn = turn();
     let own = std::env::current_exe().expect("the test knows its file");
     let mut command = Command::new("unshare");
-    command.args(["--net", "--pid", "--fork", "--kill-child"]).arg(own);
+    command.args(SEPARATE).arg(own);
     command.args(["--exact", test, "--ignored", "--nocapture"]).env(INSIDE, "1");
-    assert!(command.status().expect("unshare runs").success(), "the scenario failed inside");
+    assert!(command.status().expect("unshare runs").success(), "the test failed inside");
 }
 
 /// What is missing here, if anything.
@@ -36,14 +36,16 @@ fn missing() -> Option<String> {
     if !rustix::process::geteuid().is_root() {
         return Some("only root makes networks".to_owned());
     }
-    let runs = |program: &str, argument: &str| {
-        let mut command = Command::new(program);
-        command.arg(argument).stdout(Stdio::null()).stderr(Stdio::null());
+    let runs = |words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(SEPARATE).args(words);
+        command.stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let programs = [("unshare", "--version"), ("ip", "-Version"), ("nft", "--version")];
-    let absent = programs.into_iter().find(|(program, argument)| !runs(program, argument));
-    absent.map(|(program, _)| format!("{program} is not there"))
+    let needed: [&[&str]; 4] =
+        [&["true"], &["ip", "link"], &["nft", "list", "ruleset"], &["ss", "-Hunap"]];
+    let absent = needed.into_iter().find(|words| !runs(words));
+    absent.map(|words| format!("in a network of its own `{}` does not run here", words.join(" ")))
 }
 
 /// Makes loopback ready, and rules that drop nothing as yet.
@@ -52,6 +54,14 @@ pub(crate) fn make_ready() {
     assert!(up.expect("ip runs").success(), "loopback is up");
     nft("table inet faults {\n counter dropped {}\n chain in {\n \
          type filter hook input priority 0; policy accept;\n }\n}\n");
+}
+
+/// The ports of all sockets for datagrams that a process has: it listens at some and calls others from more.
+pub(crate) fn ports_of(process: u32) -> Vec<u16> {
+    let listed = Command::new("ss").arg("-Hunap").output().expect("ss runs").stdout;
+    let (listed, owner) = (String::from_utf8_lossy(&listed), format!("pid={process},"));
+    let port = |line: &str| line.split_whitespace().nth(3)?.rsplit(':').next()?.parse().ok();
+    listed.lines().filter(|line| line.contains(&owner)).filter_map(port).collect()
 }
 
 /// Drops all datagrams from and to these ports from now on.

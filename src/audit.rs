@@ -1,8 +1,15 @@
-//! Log lines that strangers could cause without end: one in a while, with the number left out.
+//! Log lines about who was let in and who was not: one target, and not without end.
+//!
+//! Strangers cause such lines as often as they like, so a kind of them comes once in a while, with the
+//! number of those left out.
 
 use std::time::Duration;
 
 use crate::types::Instant;
+
+/// The target of these lines, for `log.level` (`info,chickadee::audit=debug` shows each login as
+/// well) and for whoever collects them.
+pub const TARGET: &str = "chickadee::audit";
 
 /// The least time between two lines of one kind.
 const PAUSE: Duration = Duration::from_secs(10);
