@@ -279,8 +279,7 @@ impl Cache {
         // Both sides of a split take each other off the ring; the smaller one was gone.
         let discounted = if answers.is_out(view.me) { shared.discount_copies() } else { 0 };
         let heard = answers.by_slot(view.me, &slots);
-        let lost = slots.iter().zip(&heard).filter(|(slot, heard)| shared.judge(*slot, heard));
-        let lost = lost.count();
+        let lost = heard.filter(|(slot, heard)| shared.judge(*slot, heard)).count();
         if !shared.fence.lift(count) {
             return;
         }

@@ -34,6 +34,19 @@ impl Heard {
     pub(super) fn all(&self) -> impl Iterator<Item = Term> + '_ {
         [&self.stronger, &self.equal, &self.weaker].into_iter().flatten().copied()
     }
+
+    /// Weighs a term that a node follows by whether this node and that one are out.
+    fn note(&mut self, node: NodeId, term: Term, own_out: bool, their_out: bool) {
+        match (own_out, their_out) {
+            _ if term.counter == HOLLOW => self.weaker.push(term),
+            (true, false) => self.stronger.push(term),
+            (false, true) => self.weaker.push(term),
+            _ => {
+                self.equal.push(term);
+                self.highest = self.highest.max(Some((term, node)));
+            }
+        }
+    }
 }
 
 /// What was answered.
@@ -60,28 +73,24 @@ impl Answers {
         })
     }
 
-    /// What was heard of each of `slots`, in their order.
-    pub(super) fn by_slot(&self, me: NodeId, slots: &SlotSet) -> Vec<Heard> {
-        let mut heard = vec![Heard::default(); slots.len()];
+    /// What was heard of each of `slots`, one after the other: all at once would be megabytes.
+    pub(super) fn by_slot<'a>(
+        &'a self,
+        me: NodeId,
+        slots: &'a SlotSet,
+    ) -> impl Iterator<Item = (Slot, Heard)> + 'a {
         let own_out = self.is_out(me);
-        for (node, terms) in &self.terms {
-            let their_out = self.is_out(*node);
-            for (of_slot, term) in heard.iter_mut().zip(terms) {
-                let is_hollow = term.is_some_and(|term| term.counter == HOLLOW);
-                let place = match (own_out, their_out) {
-                    _ if is_hollow => &mut of_slot.weaker,
-                    (true, false) => &mut of_slot.stronger,
-                    (false, true) => &mut of_slot.weaker,
-                    _ => &mut of_slot.equal,
-                };
-                place.extend(*term);
-                if own_out == their_out && !is_hollow {
-                    let theirs = term.map(|term| (term, *node));
-                    of_slot.highest = of_slot.highest.max(theirs);
+        let terms = self.terms.iter().map(|(node, terms)| (*node, self.is_out(*node), terms));
+        let terms: Vec<_> = terms.collect();
+        slots.iter().enumerate().map(move |(index, slot)| {
+            let mut heard = Heard::default();
+            for (node, their_out, terms) in &terms {
+                if let Some(Some(term)) = terms.get(index) {
+                    heard.note(*node, *term, own_out, *their_out);
                 }
             }
-        }
-        heard
+            (slot, heard)
+        })
     }
 }
 
@@ -141,8 +150,8 @@ impl Cache {
             return SlotSet::new();
         };
         let mut ahead: BTreeMap<NodeId, SlotSet> = BTreeMap::new();
-        for (slot, heard) in slots.iter().zip(&answers.by_slot(view.me, &slots)) {
-            if let Some(node) = shared.note_terms(slot, heard) {
+        for (slot, heard) in answers.by_slot(view.me, &slots) {
+            if let Some(node) = shared.note_terms(slot, &heard) {
                 ahead.entry(node).or_default().insert(slot);
             }
         }
