@@ -12,6 +12,10 @@ const INSIDE: &str = "CHICKADEE_INSIDE";
 /// What is of its own there.
 const SEPARATE: [&str; 5] = ["--net", "--pid", "--fork", "--kill-child", "--mount-proc"];
 
+/// The table for the rules, in which there are none.
+const NO_RULE: &str = "table inet faults {\n counter dropped {}\n chain in {\n \
+    type filter hook input priority 0; policy accept;\n }\n}\n";
+
 /// Whether this process runs in a network of its own.
 pub(crate) fn is_inside() -> bool {
     std::env::var_os(INSIDE).is_some()
@@ -42,8 +46,8 @@ fn missing() -> Option<String> {
         command.stdout(Stdio::null()).stderr(Stdio::null());
         command.status().is_ok_and(|status| status.success())
     };
-    let needed: [&[&str]; 4] =
-        [&["true"], &["ip", "link"], &["nft", "list", "ruleset"], &["ss", "-Hunap"]];
+    let rules = format!("{NO_RULE}{}", rules_for(&[1, 2]));
+    let needed: [&[&str]; 4] = [&["true"], &["ip", "link"], &["nft", &rules], &["ss", "-Hunap"]];
     let absent = needed.into_iter().find(|words| !runs(words));
     absent.map(|words| format!("in a network of its own `{}` does not run here", words.join(" ")))
 }
@@ -52,8 +56,7 @@ fn missing() -> Option<String> {
 pub(crate) fn make_ready() {
     let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
     assert!(up.expect("ip runs").success(), "loopback is up");
-    nft("table inet faults {\n counter dropped {}\n chain in {\n \
-         type filter hook input priority 0; policy accept;\n }\n}\n");
+    nft(NO_RULE);
 }
 
 /// The ports of all sockets for datagrams that a process has: it listens at some and calls others from more.
@@ -66,12 +69,16 @@ pub(crate) fn ports_of(process: u32) -> Vec<u16> {
 
 /// Drops all datagrams from and to these ports from now on.
 pub(crate) fn drop_datagrams(ports: &[u16]) {
+    nft(&rules_for(ports));
+}
+
+fn rules_for(ports: &[u16]) -> String {
     let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
     let ports = ports.join(", ");
     let rule = |end: &str| {
         format!("add rule inet faults in udp {end} {{ {ports} }} counter name dropped drop\n")
     };
-    nft(&format!("{}{}", rule("dport"), rule("sport")));
+    format!("{}{}", rule("dport"), rule("sport"))
 }
 
 /// Drops nothing from now on.
