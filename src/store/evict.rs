@@ -346,6 +346,14 @@ impl Shard {
         Progress::Going
     }
 
+    /// What was left of the page that is being emptied is gone. Nothing may ever go on with it.
+    pub(super) fn drop_empty_victim(&mut self) {
+        if let Some(page) = self.eviction.victim().filter(|page| self.log.live(*page) == 0) {
+            self.eviction.victim = None;
+            self.log.free(page);
+        }
+    }
+
     /// Chooses the next page to be emptied.
     fn choose(&mut self, whose: Whose) -> Option<Victim> {
         if self.log.dead() * CLEAN_PART > self.log.size()

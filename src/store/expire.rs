@@ -113,9 +113,7 @@ impl Shard {
                 break;
             };
             // The page may have been emptied, and its number given to another one.
-            if self.log.serial(look.page) != Some(look.serial)
-                || self.eviction.victim() == Some(look.page)
-            {
+            if self.log.serial(look.page) != Some(look.serial) {
                 continue;
             }
             while looked < limit && self.log.serial(look.page) == Some(look.serial) {
@@ -123,6 +121,7 @@ impl Shard {
                 looked += 1;
                 removed += usize::from(self.expire(handle, &mut look, now, expired));
             }
+            self.drop_empty_victim();
             if looked < limit {
                 self.finish(&look, now);
             } else {
@@ -136,7 +135,7 @@ impl Shard {
     /// Begins the look at the next page that is due; finds the due ones anew after the last.
     fn next_look(&mut self, now: WallMillis) -> Option<Look> {
         if self.sweep.due.is_empty() {
-            (self.sweep.due, self.sweep.from) = self.log.due(now);
+            (self.sweep.due, self.sweep.from) = self.log.due(now, self.eviction.victim());
         }
         loop {
             let page = self.sweep.due.pop()?;

@@ -458,6 +458,11 @@ impl Log {
             .min_by_key(|(_, live)| *live)
     }
 
+    /// Bytes of live entries of a page.
+    pub(super) fn live(&self, number: u16) -> usize {
+        self.pages[usize::from(number)].live
+    }
+
     /// The next live entry of a page from a place on; the place moves behind it.
     pub(super) fn next_entry(&self, number: u16, at: &mut usize) -> Option<Handle> {
         let page = &self.pages[usize::from(number)];
@@ -472,10 +477,11 @@ impl Log {
         None
     }
 
-    /// The numbers of the pages that may have expired entries, and when the next will have some.
-    pub(super) fn due(&self, now: WallMillis) -> (Vec<u16>, u64) {
+    /// The numbers of the pages that may have expired entries, and when the next will have some. The one
+    /// that was taken out of its queue is among them.
+    pub(super) fn due(&self, now: WallMillis, taken_out: Option<u16>) -> (Vec<u16>, u64) {
         let (mut due, mut next) = (Vec::new(), NEVER);
-        for number in self.queues.iter().flatten() {
+        for number in self.queues.iter().flatten().chain(&taken_out) {
             let scan_from = self.pages[usize::from(*number)].scan_from;
             if scan_from <= now.0 {
                 due.push(*number);

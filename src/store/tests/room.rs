@@ -389,6 +389,29 @@ fn memory_comes_back_when_most_has_expired() {
     check(&store, of);
 }
 
+/// Nothing may ever empty that page any more.
+#[test]
+fn what_expires_in_a_page_that_is_being_emptied_goes() {
+    let store = store(1, 2 << 20, Policy::Evict);
+    let of = slot(77);
+    for number in 0..u64::MAX {
+        let record = sized(&key_in(of, number), number + 1, 300);
+        let expires_at = Some(WallMillis(1_000 + number % 500));
+        assert!(put_with_room(&store, of, &Record { expires_at, ..record }));
+        let shard = store.lock(of);
+        let is_half_done = |page| shard.log.live(page) > 0;
+        if number > 20_000 && shard.eviction.victim().is_some_and(is_half_done) {
+            break;
+        }
+    }
+    for tick in 0..2_000 {
+        store.lock(of).sweep(WallMillis(1_000 + tick), 64, &mut |_| Remains::Nothing);
+    }
+    assert_eq!(store.lock(of).header(of).keys(), 0);
+    assert_eq!(store.lock(of).eviction.victim(), None);
+    check(&store, of);
+}
+
 #[test]
 fn a_flush_frees_in_steps_and_what_comes_meanwhile_stays() {
     let store = store(1, 64 << 20, Policy::Evict);
