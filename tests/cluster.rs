@@ -84,6 +84,32 @@ fn a_large_value_finds_room_among_many_small_ones() {
     }
 }
 
+/// APPEND and SETRANGE make values longer than what they are given.
+#[test]
+fn what_would_grow_past_the_limit_is_refused() {
+    let refused = |reply: &Reply| matches!(reply, Reply::Error(text) if text.starts_with("OOM"));
+    for policy in ["evict", "refuse"] {
+        let policy = format!("memory.policy={policy}");
+        let cluster = Cluster::started(1, &["memory.limit=16MiB", &policy]);
+        let mut client = cluster.client(0);
+        assert!(refused(&client.run(&["SETRANGE", "new", "20000000", "x"])));
+        assert_eq!(client.run(&["EXISTS", "new"]), Reply::Int(0));
+    }
+    let cluster = Cluster::started(1, &["memory.limit=16MiB", "memory.policy=refuse"]);
+    let (mut client, part) = (cluster.client(0), "v".repeat(1 << 20));
+    let mut length = 0;
+    let last = loop {
+        match client.run(&["APPEND", "long", &part]) {
+            Reply::Int(longer) if longer < 16 << 20 => length = longer,
+            other => break other,
+        }
+    };
+    assert!(refused(&last) && length >= 4 << 20, "{last:?} {length}");
+    assert_eq!(client.run(&["STRLEN", "long"]), Reply::Int(length));
+    let used = cluster.nodes[0].metric("chickadee_memory_used_bytes", "");
+    assert!(used <= f64::from(16 << 20), "{used}");
+}
+
 #[test]
 fn copies_are_where_the_ring_says() {
     let cluster = Cluster::started(3, &[]);

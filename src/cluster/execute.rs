@@ -91,13 +91,13 @@ impl Shared {
         }
         let mut evictions = Evictions::default();
         let mut shard = self.store.lock(run.slot);
-        if row.needs_memory() && !self.prepare(&mut shard, run, &mut evictions) {
+        if row.needs_memory() && !self.prepare(&mut shard, row, run, &mut evictions) {
             // Other shards can give what this one cannot; their locks are taken without this one.
             drop(shard);
             self.trim(TRIM_ROUNDS, &mut evictions);
             self.queue_evictions(&view, &std::mem::take(&mut evictions), to_drive);
             shard = self.store.lock(run.slot);
-            if !self.prepare(&mut shard, run, &mut evictions) {
+            if !self.prepare(&mut shard, row, run, &mut evictions) {
                 drop(shard);
                 self.queue_evictions(&view, &evictions, to_drive);
                 self.metrics.store.refused.increment(1);
@@ -247,8 +247,8 @@ impl SlotKeyspace<'_> {
         let key = stored_key(self.db, name);
         let sized = RecordRef { key: &key, version: Version::ZERO, expires_at, body };
         let need = self.shard.room_for(self.slot, &sized);
-        // What was reserved before the command was enough for its arguments; a value that grows by
-        // more than it was given may pass the limit for a moment, and the upkeep brings it back.
+        // What was reserved before the command was enough for it; a command that is not refused for want
+        // of memory (one that deletes, or sets an expiry) may pass the limit for a moment.
         let _reserved = self.shared.make_room(self.shard, need, &mut self.evictions);
         let version = self.stamp(&key);
         let record = RecordRef { key: &key, version, expires_at, body };
@@ -267,7 +267,7 @@ impl Keyspace for SlotKeyspace<'_> {
     }
 
     fn max_value_size(&self) -> usize {
-        usize::try_from(self.shared.options.max_value.0).unwrap_or(usize::MAX)
+        self.shared.options.max_value()
     }
 
     fn get(&mut self, name: &[u8]) -> Option<EntryView<'_>> {

@@ -111,6 +111,13 @@ pub struct ClusterOptions {
     pub max_value: ByteSize,
 }
 
+impl ClusterOptions {
+    /// The bytes of the largest value that a command may build.
+    fn max_value(&self) -> usize {
+        usize::try_from(self.max_value.0).unwrap_or(usize::MAX)
+    }
+}
+
 /// What the cluster layer asks of the membership service.
 pub trait MemberPort: Send + Sync + 'static {
     /// Announces the node's phase.

@@ -5,12 +5,14 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::store::{Gone, Remains, Shard, Whose};
+use crate::command::{self, Row};
+use crate::store::{EntryRef, Gone, Remains, Shard, Whose};
 use crate::types::Slot;
 use crate::wire::message::Run;
 use crate::wire::replication::{Happened, Item};
 
 use super::Shared;
+use super::execute::stored_key;
 use super::replicate::{Group, Outgoing, ToDrive};
 use super::view::View;
 
@@ -47,14 +49,25 @@ impl Shared {
     pub(super) fn prepare(
         &self,
         shard: &mut Shard,
+        row: &Row,
         run: &Run<'_>,
         evictions: &mut Evictions,
     ) -> bool {
         let before = evictions.0.len();
         shard.go_ahead(&mut |gone| evictions.note(gone));
         self.count_evictions(evictions.0.len() - before);
-        let need = shard.room_for_bytes(room_for(run));
+        let need = shard.room_for_bytes(room_for(run) + self.growth(shard, row, run));
         self.make_room(shard, need, evictions)
+    }
+
+    /// By how much the value of an operation's key may become longer than its arguments.
+    fn growth(&self, shard: &Shard, row: &Row, run: &Run<'_>) -> usize {
+        let length = || {
+            let found = run.args.0.get(1).map(|name| stored_key(run.db, name));
+            let found = found.and_then(|key| shard.find(run.slot, &key));
+            found.map_or(0, EntryRef::charged)
+        };
+        command::growth(row, &run.args.0, self.options.max_value(), length)
     }
 
     /// Reserves `need` bytes in a shard; `false` if it cannot give them now.

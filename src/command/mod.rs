@@ -46,6 +46,16 @@ pub fn execute(row: &Row, args: &[&[u8]], keyspace: &mut dyn Keyspace, reply: &m
     }
 }
 
+/// The bytes that a write needs at most beside those of its arguments, where `length` tells those of the
+/// value that there is: APPEND and SETRANGE keep them, and SETRANGE fills up to its offset.
+pub fn growth(row: &Row, args: &[&[u8]], max: usize, length: impl FnOnce() -> usize) -> usize {
+    match (row.id, args) {
+        (Id::Append, _) => length(),
+        (Id::SetRange, [_, _, offset, _]) => string::filled(offset, max).max(length()),
+        _ => 0,
+    }
+}
+
 /// Every arm either replies, or fails before it has replied or changed anything.
 fn run(
     row: &Row,

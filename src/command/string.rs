@@ -288,6 +288,12 @@ fn part(value: &[u8], start: i64, end: i64) -> Option<&[u8]> {
     value.get(first..=last)
 }
 
+/// The bytes before an offset; none where SETRANGE refuses it.
+pub(super) fn filled(offset: &[u8], max: usize) -> usize {
+    let offset = parse_integer(offset).ok().and_then(|offset| usize::try_from(offset).ok());
+    offset.filter(|offset| *offset <= max).unwrap_or(0)
+}
+
 pub(super) fn set_range(
     key: &[u8],
     (offset, part): (&[u8], &[u8]),

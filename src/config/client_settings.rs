@@ -167,8 +167,8 @@ pub(super) const CLIENT: &[Setting] = &[
     Setting {
         key: "client.max_value_size",
         kind: Kind::Size { min: KIB, max: 512 * MIB, zero: None },
-        default: "512MiB",
-        doc: "The largest key or value that a client may send.",
+        default: "64MiB",
+        doc: "The largest key or value that a client may send, or make by APPEND or SETRANGE.",
         put: |c, v| c.client.max_value_size = v.size(),
         get: |c| Value::Size(c.client.max_value_size),
         ..BLANK
