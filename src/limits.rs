@@ -192,6 +192,10 @@ pub const STORE_SHARDS_MAX: usize = 64;
 /// that a sweep, a page of a scan or a split works on under one lock.
 pub const STORE_PART_MAX: usize = 896;
 
+/// Bytes of the allocations that pages are cut from. From 32 MiB on glibc maps every allocation by itself, whatever
+/// was freed before; musl does from far less.
+pub const STORE_SLAB: usize = 33 * 1024 * 1024;
+
 /// Bytes of the budget for each shard at least: [`STORE_SHARD_PAGES`] of 8 KiB.
 pub const STORE_SHARD_MIN: u64 = 1024 * 1024;
 

@@ -41,6 +41,7 @@ pub(super) async fn run(cache: Cache, mut stop: Stop) {
         cache.tidy().await;
         cache.relieve();
         shared.store.balance(shared.clock.wall());
+        shared.store.release_memory();
         shared.show_slots(&mut shown);
         sweeps = sweeps.wrapping_add(1);
         if sweeps.is_multiple_of(CHORES_EVERY) {

@@ -33,8 +33,6 @@ use crate::limits::{STORE_PAGE_MAX, STORE_PAGE_MIN, STORE_SHARD_PAGES};
 const RESERVE_QUARTERS: u64 = 5;
 /// The reserve is at most one part in this many of the limit.
 const RESERVE_PART: u64 = 16;
-/// Pages kept for whichever shard needs one next, for each shard.
-const POOLED_PER_SHARD: usize = 1;
 /// Targets move where one shard's entries last so many quarters as long as another's.
 const UNEVEN_QUARTERS: u64 = 6;
 /// One part in this many of a target moves at once.
@@ -66,7 +64,7 @@ impl Budget {
         Self {
             limit,
             soft,
-            pool: PagePool::new(page_size, POOLED_PER_SHARD * shards).into(),
+            pool: PagePool::new(page_size).into(),
             targets: (0..shards).map(|_| AtomicU64::new(soft / shards.max(1) as u64)).collect(),
             used: AtomicU64::new(0),
             wanted: AtomicU64::new(0),

@@ -8,6 +8,7 @@ use std::mem;
 
 use super::entry::charged_for;
 use super::pages::{Handle, Log};
+use super::pool::PageBytes;
 use super::shard::Shard;
 use super::table::SlotTable;
 
@@ -25,8 +26,10 @@ pub(super) struct Garbage {
     handles: Vec<Handle>,
     /// Tables whose entries are gone.
     husks: Vec<SlotTable>,
-    /// Pages and outside values.
-    allocations: Vec<Box<[u8]>>,
+    pages: Vec<PageBytes>,
+    /// Outside values.
+    values: Vec<Box<[u8]>>,
+    /// Bytes charged for both.
     allocated: usize,
 }
 
@@ -38,7 +41,10 @@ impl Garbage {
 
     /// Whether there is something to be freed.
     pub(super) fn waits(&self) -> bool {
-        self.hides_entries() || !self.husks.is_empty() || !self.allocations.is_empty()
+        self.hides_entries()
+            || !self.husks.is_empty()
+            || !self.pages.is_empty()
+            || !self.values.is_empty()
     }
 
     /// Entries that stand in pages.
@@ -69,12 +75,14 @@ impl Shard {
     /// No entry of this shard is in a table: no page is worth a look.
     fn discard_pages(&mut self) {
         let fresh = Log::new(self.budget.pool());
-        let allocations = mem::replace(&mut self.log, fresh).into_allocations();
+        let (pages, values) = mem::replace(&mut self.log, fresh).into_parts();
         self.eviction.start_over();
         self.sweep.start_over();
         let garbage = &mut self.garbage;
-        garbage.allocated += allocations.iter().map(|it| charged_for(it.len())).sum::<usize>();
-        garbage.allocations.extend(allocations);
+        garbage.allocated += pages.iter().map(|page| page.len()).sum::<usize>();
+        garbage.allocated += values.iter().map(|value| charged_for(value.len())).sum::<usize>();
+        garbage.pages.extend(pages);
+        garbage.values.extend(values);
         garbage.husks.append(&mut garbage.tables);
         garbage.handles = Vec::new();
     }
@@ -94,10 +102,16 @@ impl Shard {
             garbage.handles = part.into_handles();
         } else if let Some(part) = pop_part(&mut garbage.husks, &mut self.table_bytes) {
             drop(part);
-        } else if !garbage.allocations.is_empty() {
-            let rest = garbage.allocations.len().saturating_sub(FREE_STEP);
-            for allocation in garbage.allocations.split_off(rest) {
-                garbage.allocated -= charged_for(allocation.len());
+        } else if !garbage.pages.is_empty() {
+            let (rest, pool) = (garbage.pages.len().saturating_sub(FREE_STEP), self.budget.pool());
+            for page in garbage.pages.split_off(rest) {
+                garbage.allocated -= page.len();
+                pool.give_back(page);
+            }
+        } else if !garbage.values.is_empty() {
+            let rest = garbage.values.len().saturating_sub(FREE_STEP);
+            for value in garbage.values.split_off(rest) {
+                garbage.allocated -= charged_for(value.len());
             }
         } else {
             return false;

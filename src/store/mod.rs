@@ -56,6 +56,9 @@ pub use gone::{Gone, OnGone, Remains};
 pub use header::SlotHeader;
 pub use shard::{Merged, Reads, Shard};
 
+/// Pages that one shard moves under one lock to leave a slab.
+const LEAVE_STEP: usize = 8;
+
 /// What a store is told when it is made.
 #[derive(Clone, Copy, Debug)]
 pub struct StoreOptions {
@@ -224,6 +227,18 @@ impl Store {
                 (0..self.shards()).map(|index| age_of(&self.lock_shard(index), now)).collect();
             self.budget.balance(&ages);
         }
+    }
+
+    /// Gives memory that no shard has a use for back to the system, some megabytes of it at each call. To be
+    /// called some times a second, and without a lock: it may take milliseconds.
+    pub fn release_memory(&self) {
+        let pool = self.budget.pool();
+        if let Some(slab) = pool.leaving() {
+            for index in 0..self.shards() {
+                self.lock_shard(index).log.leave_slab(slab, LEAVE_STEP);
+            }
+        }
+        pool.release();
     }
 
     /// Bytes of tombstones.

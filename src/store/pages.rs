@@ -15,9 +15,9 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::entry::{self, EntryRef, Numbers, Shape, charged_for};
+use super::entry::{self, EntryRef, Numbers, Shape};
 use super::outside::Outside;
-use super::pool::PagePool;
+use super::pool::{PageBytes, PagePool};
 use super::stamps::{Stamp, Stamps};
 use super::table::NEVER;
 use crate::types::{RecordRef, WallMillis};
@@ -91,7 +91,7 @@ impl Target {
 #[derive(Debug)]
 struct Page {
     /// Empty where the number is vacant.
-    bytes: Box<[u8]>,
+    bytes: PageBytes,
     queue: Queue,
     /// Whether entries are still appended.
     is_open: bool,
@@ -149,7 +149,7 @@ impl Log {
 
     /// Bytes charged for a page.
     pub(super) fn page_cost(&self) -> usize {
-        charged_for(self.pool.page_size()) + size_of::<Page>()
+        self.pool.page_size() + size_of::<Page>()
     }
 
     /// Bytes charged: pages, and what stands outside.
@@ -442,6 +442,16 @@ impl Log {
         self.pool.give_back(bytes);
     }
 
+    /// Moves up to `limit` pages out of a slab that is to be left.
+    pub(super) fn leave_slab(&mut self, slab: usize, limit: usize) {
+        let leaving = self.pages.iter_mut().filter(|page| page.bytes.is_of(slab));
+        for page in leaving.take(limit) {
+            let mut place = self.pool.take();
+            place.copy_from_slice(&page.bytes);
+            self.pool.give_back(std::mem::replace(&mut page.bytes, place));
+        }
+    }
+
     /// The oldest page of a queue, and when it was opened.
     pub(super) fn oldest(&self, queue: Queue) -> Option<(u16, WallMillis)> {
         let number = *self.queues[queue.index()].front()?;
@@ -522,11 +532,10 @@ impl Log {
         }
     }
 
-    /// All allocations, to be freed one by one.
-    pub(super) fn into_allocations(self) -> Vec<Box<[u8]>> {
-        let mut all = self.outside.into_values();
-        all.extend(self.pages.into_iter().map(|page| page.bytes));
-        all
+    /// All pages, to be given back, and all outside values, to be freed, one by one.
+    pub(super) fn into_parts(self) -> (Vec<PageBytes>, Vec<Box<[u8]>>) {
+        let pages = self.pages.into_iter().map(|page| page.bytes).filter(|page| !page.is_empty());
+        (pages.collect(), self.outside.into_values())
     }
 
     /// Recounts every sum, and gives the number of live entries.

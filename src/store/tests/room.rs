@@ -13,7 +13,8 @@ pub(super) fn put_with_room(store: &Store, of: Slot, record: &Record) -> bool {
         shard.put(of, record.as_ref());
     }
     drop(shard);
-    assert!(store.budget.used() <= store.budget.limit());
+    let (used, limit) = (store.budget.used(), store.budget.limit());
+    assert!(used <= limit, "{used} of {limit}");
     fits
 }
 
@@ -387,6 +388,40 @@ fn memory_comes_back_when_most_has_expired() {
     let after = store.totals(WallMillis(0)).used_bytes;
     assert!(after < before / 4, "{before} {after}");
     check(&store, of);
+}
+
+#[test]
+fn memory_goes_back_to_the_system_when_most_is_gone() {
+    let store = store(2, 160 << 20, Policy::Evict);
+    let of = [slot(76), slot(77)];
+    let key = |number: u64| (of[(number % 2) as usize], key_in(of[(number % 2) as usize], number));
+    for number in 0..16_000 {
+        let (of, key) = key(number);
+        store.lock(of).put(of, sized(&key, number + 1, 7_000).as_ref());
+    }
+    assert_eq!(store.budget.pool().slabs(), 4);
+    for number in (0..16_000).filter(|number| number % 16 > 1) {
+        let (of, key) = key(number);
+        assert!(store.lock(of).remove(of, key.stored(), Version::MAX));
+    }
+    for of in of {
+        while store.lock(of).tidy(&mut |_| Remains::Nothing) {}
+    }
+    for _ in 0..100 {
+        store.release_memory();
+    }
+    assert!(store.budget.pool().slabs() <= 2, "{}", store.budget.pool().slabs());
+    for number in (0..16_000).filter(|number| number % 16 <= 1) {
+        let (of, key) = key(number);
+        let expected = sized(&key, number + 1, 7_000);
+        assert_eq!(
+            store.lock(of).find(of, key.stored()).map(EntryRef::record),
+            Some(expected.as_ref())
+        );
+    }
+    for of in of {
+        check(&store, of);
+    }
 }
 
 /// Nothing may ever empty that page any more.
