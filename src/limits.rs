@@ -215,6 +215,10 @@ pub const PULLS_AT_ONCE: usize = 256;
 /// at most.
 pub const TOMBSTONES_PART: u64 = 8;
 
+/// Deletes of keys that are not there are refused while all tombstones take more than one part in this many
+/// of the budget.
+pub const TOMBSTONES_MAX_PART: u64 = 4;
+
 /// Entries of a page that one step of the eviction goes over.
 pub const STORE_EVICT_STEP: usize = 8;
 

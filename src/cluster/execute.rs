@@ -230,6 +230,10 @@ pub(super) fn transfer_time(bytes: usize) -> Duration {
 }
 
 impl SlotKeyspace<'_> {
+    fn leaves_tombstones(&self) -> bool {
+        self.copies && !Rule::Tombstones.is_broken()
+    }
+
     /// The version of the next write of `key`: above everything known of the key and the slot.
     fn stamp(&mut self, key: &[u8]) -> Version {
         let found = self.shard.find(self.slot, key);
@@ -299,9 +303,19 @@ impl Keyspace for SlotKeyspace<'_> {
         true
     }
 
+    fn has_room_to_remove(&self, name: &[u8]) -> bool {
+        let has_room = !self.leaves_tombstones()
+            || self.shared.store.has_room_for_tombstones()
+            || self.shard.find(self.slot, &stored_key(self.db, name)).is_some();
+        if !has_room {
+            self.shared.metrics.store.refused.increment(1);
+        }
+        has_room
+    }
+
     fn remove(&mut self, name: &[u8]) -> bool {
         let was_live = self.peek(name).is_some();
-        if self.copies && !Rule::Tombstones.is_broken() {
+        if self.leaves_tombstones() {
             self.write(name, BodyRef::Tombstone, None);
         } else if was_live {
             self.shard.remove(self.slot, &stored_key(self.db, name), Version::MAX);

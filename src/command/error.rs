@@ -71,6 +71,13 @@ pub enum CommandError {
          switching between policies at runtime LRU and LFU data will take some time to adjust."
     )]
     NoIdleTimes,
+    /// The key is not there, and its delete would have to be remembered beside more than there is room
+    /// for. Redis has none such: it does not remember deletes.
+    #[error(
+        "OOM too many deletes are remembered: this one, of a key that is not there, is refused until \
+         older ones are forgotten, a minute after them"
+    )]
+    TooManyTombstones,
     /// A row that does not run at a slot was executed there: a peer sent what it must not.
     #[error("ERR this command does not run at a slot")]
     NotAtASlot,

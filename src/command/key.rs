@@ -13,8 +13,12 @@ use crate::types::WallMillis;
 type Done = Result<(), CommandError>;
 
 /// DEL and UNLINK.
-pub(super) fn delete(keys: &[&[u8]], keyspace: &mut dyn Keyspace, reply: &mut Encoder<'_>) {
+pub(super) fn delete(keys: &[&[u8]], keyspace: &mut dyn Keyspace, reply: &mut Encoder<'_>) -> Done {
+    if !keys.iter().all(|key| keyspace.has_room_to_remove(key)) {
+        return Err(CommandError::TooManyTombstones);
+    }
     reply.count(keys.iter().filter(|key| keyspace.remove(key)).count());
+    Ok(())
 }
 
 pub(super) fn exists(keys: &[&[u8]], keyspace: &mut dyn Keyspace, reply: &mut Encoder<'_>) {

@@ -28,6 +28,9 @@ pub trait Keyspace {
     /// Gives a live entry another expiry and keeps its value; `false` if there is none.
     fn expire(&mut self, name: &[u8], expires_at: Option<WallMillis>) -> bool;
 
+    /// Whether there is room for what a removal may leave behind: always where something is stored.
+    fn has_room_to_remove(&self, name: &[u8]) -> bool;
+
     /// Removes a live entry; `false` if there is none.
     fn remove(&mut self, name: &[u8]) -> bool;
 }

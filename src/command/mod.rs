@@ -77,7 +77,7 @@ fn run(
         }
         (Id::SetNx, [key, value]) => string::set_absent(key, value, keyspace, reply),
         (Id::GetSet, [key, value]) => string::get_set(key, value, keyspace, reply),
-        (Id::GetDel, [key]) => string::get_delete(key, keyspace, reply),
+        (Id::GetDel, [key]) => return string::get_delete(key, keyspace, reply),
         (Id::GetEx, _) => return string::get_expire(row, args, keyspace, reply),
         (Id::Append, [key, tail]) => return string::append(key, tail, keyspace, reply),
         (Id::StrLen, [key]) => string::length(key, keyspace, reply),
@@ -120,7 +120,7 @@ fn run_on_keys(
         (Id::PTtl, [key]) => time(key, false, true),
         (Id::ExpireTime, [key]) => time(key, true, false),
         (Id::PExpireTime, [key]) => time(key, false, false),
-        (Id::Del | Id::Unlink, keys) => key::delete(keys, keyspace, reply),
+        (Id::Del | Id::Unlink, keys) => return key::delete(keys, keyspace, reply),
         (Id::Exists, keys) => key::exists(keys, keyspace, reply),
         (Id::Touch, keys) => key::touch(keys, keyspace, reply),
         (Id::Type, [key]) => key::kind(key, keyspace, reply),

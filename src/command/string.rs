@@ -92,6 +92,9 @@ pub(super) fn set(
         Some(expiry) => Some(expiry.instant(row.name, keyspace.now())?),
         None => None,
     };
+    if expires_at.is_some_and(|at| at <= keyspace.now()) && !keyspace.has_room_to_remove(key) {
+        return Err(CommandError::TooManyTombstones);
+    }
     let old = if options.answer_old {
         let old = keyspace.get(key);
         reply.optional(old.map(|entry| entry.value));
@@ -156,9 +159,13 @@ pub(super) fn get_set(
     keyspace.set(key, value, None);
 }
 
-pub(super) fn get_delete(key: &[u8], keyspace: &mut dyn Keyspace, reply: &mut Encoder<'_>) {
+pub(super) fn get_delete(key: &[u8], keyspace: &mut dyn Keyspace, reply: &mut Encoder<'_>) -> Done {
+    if !keyspace.has_room_to_remove(key) {
+        return Err(CommandError::TooManyTombstones);
+    }
     get(key, keyspace, reply);
     keyspace.remove(key);
+    Ok(())
 }
 
 pub(super) fn get_expire(

@@ -11,6 +11,7 @@ use crate::types::WallMillis;
 struct Memory {
     now: WallMillis,
     entries: BTreeMap<Vec<u8>, (Vec<u8>, Option<WallMillis>)>,
+    full_of_tombstones: bool,
 }
 
 impl Keyspace for Memory {
@@ -47,6 +48,10 @@ impl Keyspace for Memory {
             entry.1 = expires_at;
         }
         live
+    }
+
+    fn has_room_to_remove(&self, name: &[u8]) -> bool {
+        !self.full_of_tombstones || self.entries.contains_key(name)
     }
 
     fn remove(&mut self, name: &[u8]) -> bool {
@@ -142,6 +147,28 @@ fn getex_and_getdel_change_what_they_answer() {
          set k v => +OK
          getdel k => $1~v
          getdel k => $-1",
+    );
+}
+
+#[test]
+fn a_delete_that_cannot_be_remembered_is_refused_and_changes_nothing() {
+    let full_of_tombstones = true;
+    let mut memory = Memory { full_of_tombstones, ..Memory::at(1_000_000) };
+    let refusal = CommandError::TooManyTombstones;
+    for request in ["DEL b", "UNLINK a b", "GETDEL b", "SET b 1 PXAT 999", "SET b 1 GET PXAT 999"] {
+        memory.script("SET a 1 => +OK");
+        assert_eq!(memory.run(request), format!("-{refusal}"), "{request}");
+        assert_eq!(memory.run("GET a"), "$1~1", "{request}");
+    }
+    // What is there leaves its place to its tombstone.
+    memory.script(
+        "DEL a => :1
+         SET a 1 => +OK
+         GETDEL a => $1~1
+         SET a 1 => +OK
+         SET a 2 PXAT 999 => +OK
+         GET a => $-1
+         SET b 1 NX PX 1 => +OK",
     );
 }
 

@@ -52,6 +52,8 @@ pub(super) struct Budget {
     used: AtomicU64,
     /// The largest request that could not be met.
     wanted: AtomicU64,
+    /// Bytes of tombstones.
+    tombstones: AtomicU64,
 }
 
 impl Budget {
@@ -68,6 +70,7 @@ impl Budget {
             targets: (0..shards).map(|_| AtomicU64::new(soft / shards.max(1) as u64)).collect(),
             used: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
+            tombstones: AtomicU64::new(0),
         }
     }
 
@@ -97,6 +100,19 @@ impl Budget {
 
     pub(super) fn subtract(&self, bytes: usize) {
         self.used.fetch_sub(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(super) fn tombstones(&self) -> u64 {
+        self.tombstones.load(Ordering::Relaxed)
+    }
+
+    /// The tombstones of a shard took `before` bytes and take `after` now.
+    pub(super) fn note_tombstones(&self, before: usize, after: usize) {
+        if after > before {
+            self.tombstones.fetch_add((after - before) as u64, Ordering::Relaxed);
+        } else if after < before {
+            self.tombstones.fetch_sub((before - after) as u64, Ordering::Relaxed);
+        }
     }
 
     /// Reserves `bytes` if they fit below the soft limit.

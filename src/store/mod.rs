@@ -43,7 +43,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use smallvec::SmallVec;
 
-use crate::limits::{READ_AHEAD_MAX, STORE_SHARD_MIN, STORE_SHARDS_MAX};
+use crate::limits::{READ_AHEAD_MAX, STORE_SHARD_MIN, STORE_SHARDS_MAX, TOMBSTONES_MAX_PART};
 use crate::types::{ByteSize, Db, SLOTS, Slot, WallMillis};
 use budget::Budget;
 use digest::Seeds;
@@ -241,9 +241,15 @@ impl Store {
         pool.release();
     }
 
-    /// Bytes of tombstones.
+    /// Bytes of tombstones, their places in tables not included.
     pub fn tombstone_bytes(&self) -> u64 {
-        (0..self.shards()).map(|index| self.lock_shard(index).memory().tombstones).sum()
+        self.budget.tombstones()
+    }
+
+    /// Whether a key that is not there may leave a tombstone: they have a part of the budget, because they are
+    /// not evicted.
+    pub fn has_room_for_tombstones(&self) -> bool {
+        self.budget.tombstones() < self.limit() / TOMBSTONES_MAX_PART
     }
 
     /// The byte budget.

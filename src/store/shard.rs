@@ -66,6 +66,8 @@ pub struct Shard {
     pub(super) held: usize,
     /// Bytes charged for this shard.
     used: usize,
+    /// Bytes of tombstones that the budget knows of.
+    tombstones: usize,
     /// Bytes reserved in the budget for the next writes.
     pub(super) reserved: usize,
     pub(super) garbage: Garbage,
@@ -93,6 +95,7 @@ impl Shard {
             table_bytes: 0,
             held: 0,
             used: 0,
+            tombstones: 0,
             reserved: 0,
             garbage: Garbage::default(),
             eviction: Eviction::default(),
@@ -393,6 +396,9 @@ impl Shard {
 
     /// Charges what has changed, out of the reservation first.
     pub(super) fn settle(&mut self) {
+        let tombstones = self.log.weight(Queue::Tombstones);
+        self.budget.note_tombstones(self.tombstones, tombstones);
+        self.tombstones = tombstones;
         let (before, after) = (self.used, self.charged());
         if after >= before {
             let more = after - before;

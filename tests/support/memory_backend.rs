@@ -83,6 +83,10 @@ impl Keyspace for Database<'_> {
         live
     }
 
+    fn has_room_to_remove(&self, _: &[u8]) -> bool {
+        true
+    }
+
     fn remove(&mut self, name: &[u8]) -> bool {
         let live = self.peek(name).is_some();
         self.entries.remove(&(self.db, name.to_vec()));

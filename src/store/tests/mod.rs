@@ -120,6 +120,9 @@ fn check(store: &Store, of: Slot) {
     assert_eq!(values.iter().map(|queue| shard.log.weight(*queue)).sum::<usize>(), weights);
     let charged = shard.log.bytes() + shard.table_bytes + shard.ghost.bytes();
     assert_eq!(shard.used(), charged + shard.garbage.bytes());
+    drop(shard);
+    let of_shard = |index| store.lock_shard(index).memory().tombstones;
+    assert_eq!(store.tombstone_bytes(), (0..store.shards()).map(of_shard).sum::<u64>());
 }
 
 #[derive(Clone, Debug)]

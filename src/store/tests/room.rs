@@ -521,6 +521,30 @@ fn a_store_that_refuses_keeps_what_it_has_and_reclaims_what_was_overwritten() {
 }
 
 #[test]
+fn tombstones_have_a_part_of_the_budget_and_give_it_back() {
+    let store = store(4, 4 << 20, Policy::Evict);
+    let of = |number: u64| slot(u16::try_from(number % 64).unwrap());
+    let mut number = 0;
+    while store.has_room_for_tombstones() {
+        let record = tombstone(&key_in(of(number), number), version(number + 1));
+        assert!(put_with_room(&store, of(number), &record));
+        number += 1;
+        assert!(number < 1 << 20, "they would take all of it");
+    }
+    assert_eq!(store.tombstone_bytes(), store.totals(WallMillis(0)).memory.tombstones);
+    assert!(store.tombstone_bytes() >= 1 << 20);
+    check(&store, slot(5));
+    for index in 0..store.shards() {
+        store.lock_shard(index).reap_tombstones(number / 2, usize::MAX, false);
+    }
+    assert!(store.has_room_for_tombstones());
+    for index in 0..store.shards() {
+        store.lock_shard(index).reap_tombstones(u64::MAX, usize::MAX, false);
+    }
+    assert_eq!(store.tombstone_bytes(), 0);
+}
+
+#[test]
 fn empty_slots_cost_next_to_nothing() {
     assert!(size_of::<shard::SlotData>() <= 168, "{}", size_of::<shard::SlotData>());
     assert_eq!(store(64, 1 << 30, Policy::Evict).totals(WallMillis(0)).used_bytes, 0);
