@@ -7,9 +7,10 @@
 use std::mem;
 
 use super::entry::charged_for;
+use super::outside;
 use super::pages::{Handle, Log};
-use super::pool::PageBytes;
 use super::shard::Shard;
+use super::slabs::Extent;
 use super::table::SlotTable;
 
 /// Entries killed in one step.
@@ -26,9 +27,9 @@ pub(super) struct Garbage {
     handles: Vec<Handle>,
     /// Tables whose entries are gone.
     husks: Vec<SlotTable>,
-    pages: Vec<PageBytes>,
+    pages: Vec<Extent>,
     /// Outside values.
-    values: Vec<Box<[u8]>>,
+    values: Vec<Extent>,
     /// Bytes charged for both.
     allocated: usize,
 }
@@ -74,13 +75,14 @@ impl Shard {
 
     /// No entry of this shard is in a table: no page is worth a look.
     fn discard_pages(&mut self) {
-        let fresh = Log::new(self.budget.pool());
+        let fresh = Log::new(self.budget.pools());
         let (pages, values) = mem::replace(&mut self.log, fresh).into_parts();
         self.eviction.start_over();
         self.sweep.start_over();
         let garbage = &mut self.garbage;
         garbage.allocated += pages.iter().map(|page| page.len()).sum::<usize>();
-        garbage.allocated += values.iter().map(|value| charged_for(value.len())).sum::<usize>();
+        garbage.allocated +=
+            values.iter().map(|value| outside::charged_extent(value.len())).sum::<usize>();
         garbage.pages.extend(pages);
         garbage.values.extend(values);
         garbage.husks.append(&mut garbage.tables);
@@ -103,15 +105,18 @@ impl Shard {
         } else if let Some(part) = pop_part(&mut garbage.husks, &mut self.table_bytes) {
             drop(part);
         } else if !garbage.pages.is_empty() {
-            let (rest, pool) = (garbage.pages.len().saturating_sub(FREE_STEP), self.budget.pool());
+            let rest = garbage.pages.len().saturating_sub(FREE_STEP);
+            let pools = self.budget.pools();
             for page in garbage.pages.split_off(rest) {
                 garbage.allocated -= page.len();
-                pool.give_back(page);
+                pools.pages.give_back(page);
             }
         } else if !garbage.values.is_empty() {
             let rest = garbage.values.len().saturating_sub(FREE_STEP);
+            let pools = self.budget.pools();
             for value in garbage.values.split_off(rest) {
-                garbage.allocated -= charged_for(value.len());
+                garbage.allocated -= outside::charged_extent(value.len());
+                pools.values.give_back(value);
             }
         } else {
             return false;

@@ -31,8 +31,8 @@ mod gone;
 mod header;
 mod outside;
 mod pages;
-mod pool;
 mod shard;
+mod slabs;
 mod stamps;
 mod table;
 #[cfg(test)]
@@ -56,8 +56,8 @@ pub use gone::{Gone, OnGone, Remains};
 pub use header::SlotHeader;
 pub use shard::{Merged, Reads, Shard};
 
-/// Pages that one shard moves under one lock to leave a slab.
-const LEAVE_STEP: usize = 8;
+/// Bytes that one shard moves under one lock to leave a slab, if they are not of one value.
+const LEAVE_STEP: usize = 512 * 1024;
 
 /// What a store is told when it is made.
 #[derive(Clone, Copy, Debug)]
@@ -232,13 +232,19 @@ impl Store {
     /// Gives memory that no shard has a use for back to the system, some megabytes of it at each call. To be
     /// called some times a second, and without a lock: it may take milliseconds.
     pub fn release_memory(&self) {
-        let pool = self.budget.pool();
-        if let Some(slab) = pool.leaving() {
+        let pools = self.budget.pools();
+        if let Some(slab) = pools.pages.leaving() {
             for index in 0..self.shards() {
-                self.lock_shard(index).log.leave_slab(slab, LEAVE_STEP);
+                self.lock_shard(index).log.leave_pages(slab, LEAVE_STEP);
             }
         }
-        pool.release();
+        if let Some(slab) = pools.values.leaving() {
+            for index in 0..self.shards() {
+                self.lock_shard(index).log.leave_values(slab, LEAVE_STEP);
+            }
+        }
+        pools.pages.release();
+        pools.values.release();
     }
 
     /// Bytes of tombstones, their places in tables not included.

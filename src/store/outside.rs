@@ -1,31 +1,45 @@
-//! Values outside the pages: those that are large, and those with long keys. Each is one
-//! allocation, charged as malloc makes it, and is named by a number that its entry keeps.
+//! Values outside the pages: those that are large, and those with long keys. Each is an extent of a
+//! slab, charged with what it takes there, and is named by a number that its entry keeps.
+//!
+//! ```text
+//!   key length 4 │ value length 4 │ key │ value │ up to the extent's length
+//! ```
 
-use super::entry::charged_for;
+use std::sync::Arc;
+
+use super::slabs::{Extent, Pools, extent_len};
 use crate::types::{BodyRef, RecordRef};
 
-/// Bytes of the key's length before key and value.
+/// Bytes of a length before key and value.
 const LENGTH_LEN: usize = 4;
+/// Bytes before key and value.
+const HEAD_LEN: usize = 2 * LENGTH_LEN;
 
-/// Bytes charged for an outside value: its allocation, and its place in the list.
+/// Bytes charged for an outside value: its extent, and its place in the list.
 pub(super) const fn charged(key: usize, value: usize) -> usize {
-    charged_allocation(LENGTH_LEN + key + value)
+    charged_extent(extent_len(HEAD_LEN + key + value))
 }
 
-const fn charged_allocation(bytes: usize) -> usize {
-    charged_for(bytes) + size_of::<Box<[u8]>>() + size_of::<u32>()
+/// Bytes charged for an extent of this length.
+pub(super) const fn charged_extent(length: usize) -> usize {
+    length + size_of::<Extent>() + size_of::<u32>()
 }
 
 /// The outside values of a shard.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Outside {
-    values: Vec<Box<[u8]>>,
+    pools: Arc<Pools>,
+    values: Vec<Extent>,
     /// Numbers whose value is gone.
     vacant: Vec<u32>,
     bytes: usize,
 }
 
 impl Outside {
+    pub(super) const fn new(pools: Arc<Pools>) -> Self {
+        Self { pools, values: Vec::new(), vacant: Vec::new(), bytes: 0 }
+    }
+
     /// Bytes charged for all of them.
     pub(super) const fn bytes(&self) -> usize {
         self.bytes
@@ -36,30 +50,54 @@ impl Outside {
             BodyRef::String(value) => value,
             BodyRef::Tombstone => &[],
         };
-        let length = u32::try_from(record.key.len()).unwrap_or(u32::MAX);
-        let bytes = [&length.to_le_bytes(), record.key, value].concat().into_boxed_slice();
-        self.bytes += charged_allocation(bytes.len());
+        let key = record.key;
+        let mut extent = self.pools.values.take(HEAD_LEN + key.len() + value.len());
+        let (head, rest) = extent.split_at_mut(HEAD_LEN);
+        for (place, length) in head.chunks_exact_mut(LENGTH_LEN).zip([key.len(), value.len()]) {
+            place.copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
+        }
+        rest[..key.len()].copy_from_slice(key);
+        rest[key.len()..key.len() + value.len()].copy_from_slice(value);
+        self.bytes += charged_extent(extent.len());
         let number = self.vacant.pop().unwrap_or_else(|| {
-            self.values.push(Box::default());
+            self.values.push(Extent::default());
             u32::try_from(self.values.len() - 1).unwrap_or(u32::MAX)
         });
-        self.values[number as usize] = bytes;
+        self.values[number as usize] = extent;
         number
     }
 
     /// Key and value of a number.
     pub(super) fn get(&self, number: u32) -> (&[u8], &[u8]) {
-        let bytes = &*self.values[number as usize];
-        let (length, rest) = bytes.split_at(LENGTH_LEN);
-        let mut key = [0; LENGTH_LEN];
-        key.copy_from_slice(length);
-        rest.split_at(u32::from_le_bytes(key) as usize)
+        let (head, rest) = self.values[number as usize].split_at(HEAD_LEN);
+        let length = |at: usize| {
+            let mut bytes = [0; LENGTH_LEN];
+            bytes.copy_from_slice(&head[at..at + LENGTH_LEN]);
+            u32::from_le_bytes(bytes) as usize
+        };
+        let (key, rest) = rest.split_at(length(0));
+        (key, &rest[..length(LENGTH_LEN)])
     }
 
     pub(super) fn remove(&mut self, number: u32) {
-        let bytes = std::mem::take(&mut self.values[number as usize]);
-        self.bytes -= charged_allocation(bytes.len());
+        let extent = std::mem::take(&mut self.values[number as usize]);
+        self.bytes -= charged_extent(extent.len());
         self.vacant.push(number);
+        self.pools.values.give_back(extent);
+    }
+
+    /// Moves about `limit` bytes out of a slab that is to be left.
+    pub(super) fn leave(&mut self, slab: u32, limit: usize) {
+        let mut moved = 0;
+        for extent in self.values.iter_mut().filter(|extent| extent.is_of(slab)) {
+            if moved >= limit {
+                return;
+            }
+            moved += extent.len();
+            let mut place = self.pools.values.take(extent.len());
+            place.copy_from_slice(extent);
+            self.pools.values.give_back(std::mem::replace(extent, place));
+        }
     }
 
     /// The number of values.
@@ -68,8 +106,8 @@ impl Outside {
         self.values.len() - self.vacant.len()
     }
 
-    /// All of them, to be freed one by one.
-    pub(super) fn into_values(self) -> Vec<Box<[u8]>> {
-        self.values
+    /// All of them, to be given back one by one.
+    pub(super) fn into_values(self) -> Vec<Extent> {
+        self.values.into_iter().filter(|extent| !extent.is_empty()).collect()
     }
 }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::entry::{self, EntryRef, Numbers, Shape};
 use super::outside::Outside;
-use super::pool::{PageBytes, PagePool};
+use super::slabs::{Extent, Pools};
 use super::stamps::{Stamp, Stamps};
 use super::table::NEVER;
 use crate::types::{RecordRef, WallMillis};
@@ -91,7 +91,7 @@ impl Target {
 #[derive(Debug)]
 struct Page {
     /// Empty where the number is vacant.
-    bytes: PageBytes,
+    bytes: Extent,
     queue: Queue,
     /// Whether entries are still appended.
     is_open: bool,
@@ -112,7 +112,7 @@ struct Page {
 /// The pages of a shard.
 #[derive(Debug)]
 pub(super) struct Log {
-    pool: Arc<PagePool>,
+    pools: Arc<Pools>,
     pages: Vec<Page>,
     /// Numbers that have no page.
     vacant: Vec<u16>,
@@ -130,9 +130,10 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(pool: Arc<PagePool>) -> Self {
+    pub(super) fn new(pools: Arc<Pools>) -> Self {
+        let outside = Outside::new(Arc::clone(&pools));
         Self {
-            pool,
+            pools,
             pages: Vec::new(),
             vacant: Vec::new(),
             queues: [const { VecDeque::new() }; 4],
@@ -142,14 +143,14 @@ impl Log {
             dead: 0,
             in_use: 0,
             opened: 0,
-            outside: Outside::default(),
+            outside,
             stamps: Stamps::default(),
         }
     }
 
     /// Bytes charged for a page.
     pub(super) fn page_cost(&self) -> usize {
-        self.pool.page_size() + size_of::<Page>()
+        self.pools.page_size + size_of::<Page>()
     }
 
     /// Bytes charged: pages, and what stands outside.
@@ -164,7 +165,7 @@ impl Log {
 
     /// Bytes of pages that hold entries.
     pub(super) fn size(&self) -> usize {
-        self.in_use * self.pool.page_size()
+        self.in_use * self.pools.page_size
     }
 
     /// Bytes of live entries in a queue, those outside included.
@@ -179,7 +180,7 @@ impl Log {
 
     /// Whether entries of so many bytes stand in pages.
     pub(super) fn is_inside(&self, bytes: usize) -> bool {
-        bytes <= self.pool.page_size() / INSIDE_PART
+        bytes <= self.pools.page_size / INSIDE_PART
     }
 
     /// Whether the shard may have no more pages: an entry is named by four bytes.
@@ -190,7 +191,7 @@ impl Log {
     /// The shape of a record in pages of this size.
     pub(super) fn shape(&self, record: &RecordRef<'_>) -> Shape {
         let numbered = self.stamps.fits(Stamp::of(record.version));
-        Shape::of(record, self.pool.page_size() / INSIDE_PART, numbered)
+        Shape::of(record, self.pools.page_size / INSIDE_PART, numbered)
     }
 
     /// The entry of a handle.
@@ -261,7 +262,7 @@ impl Log {
     /// Bytes that can be appended before a page must be opened.
     pub(super) fn room(&self, target: Target) -> usize {
         self.open_page(target)
-            .map_or(0, |page| self.pool.page_size() - self.pages[usize::from(page)].used)
+            .map_or(0, |page| self.pools.page_size - self.pages[usize::from(page)].used)
     }
 
     /// Opens a page, in the place of the one that was. `before` is the page whose place in the order
@@ -271,7 +272,7 @@ impl Log {
             self.free_if_empty(closed);
         }
         let queue = target.queue();
-        let bytes = self.pool.take();
+        let bytes = self.pools.pages.take(self.pools.page_size);
         let page = Page {
             bytes,
             queue,
@@ -314,7 +315,7 @@ impl Log {
         }?;
         let page = &mut self.pages[usize::from(number)];
         page.is_open = false;
-        self.dead += self.pool.page_size() - page.live;
+        self.dead += self.pools.page_size - page.live;
         Some(number)
     }
 
@@ -436,20 +437,25 @@ impl Log {
         page.used = 0;
         page.scan_from = NEVER;
         page.oldest = NEVER;
-        self.dead -= self.pool.page_size();
+        self.dead -= self.pools.page_size;
         self.in_use -= 1;
         self.vacant.push(number);
-        self.pool.give_back(bytes);
+        self.pools.pages.give_back(bytes);
     }
 
-    /// Moves up to `limit` pages out of a slab that is to be left.
-    pub(super) fn leave_slab(&mut self, slab: usize, limit: usize) {
+    /// Moves pages of about so many bytes out of a slab that is to be left.
+    pub(super) fn leave_pages(&mut self, slab: u32, limit: usize) {
         let leaving = self.pages.iter_mut().filter(|page| page.bytes.is_of(slab));
-        for page in leaving.take(limit) {
-            let mut place = self.pool.take();
+        for page in leaving.take(limit.div_ceil(self.pools.page_size)) {
+            let mut place = self.pools.pages.take(self.pools.page_size);
             place.copy_from_slice(&page.bytes);
-            self.pool.give_back(std::mem::replace(&mut page.bytes, place));
+            self.pools.pages.give_back(std::mem::replace(&mut page.bytes, place));
         }
+    }
+
+    /// Moves what stands outside, about so many bytes of it, out of a slab that is to be left.
+    pub(super) fn leave_values(&mut self, slab: u32, limit: usize) {
+        self.outside.leave(slab, limit);
     }
 
     /// The oldest page of a queue, and when it was opened.
@@ -533,7 +539,7 @@ impl Log {
     }
 
     /// All pages, to be given back, and all outside values, to be freed, one by one.
-    pub(super) fn into_parts(self) -> (Vec<PageBytes>, Vec<Box<[u8]>>) {
+    pub(super) fn into_parts(self) -> (Vec<Extent>, Vec<Extent>) {
         let pages = self.pages.into_iter().map(|page| page.bytes).filter(|page| !page.is_empty());
         (pages.collect(), self.outside.into_values())
     }
@@ -558,7 +564,7 @@ impl Log {
             assert_eq!(at, page.used);
             assert_eq!(bytes, page.live);
             assert!(page.is_open || page.live > 0 || taken_out == Some(*number));
-            dead += if page.is_open { 0 } else { self.pool.page_size() - bytes };
+            dead += if page.is_open { 0 } else { self.pools.page_size - bytes };
         }
         assert_eq!((weight, dead, outside), (self.weight, self.dead, self.outside.count()));
         for (number, count) in self.stamps.counts() {
