@@ -247,13 +247,23 @@ impl SlotKeyspace<'_> {
         Version { term, clock, origin: self.shared.options.me.tag() }
     }
 
+    /// Reserves what putting a record takes; `false` if it cannot be had now.
+    fn reserve_for(&mut self, record: &RecordRef<'_>) -> bool {
+        let need = self.shard.room_for(self.slot, record);
+        self.shared.make_room(self.shard, need, &mut self.evictions)
+    }
+
     fn write(&mut self, name: &[u8], body: BodyRef<'_>, expires_at: Option<WallMillis>) {
         let key = stored_key(self.db, name);
         let sized = RecordRef { key: &key, version: Version::ZERO, expires_at, body };
-        let need = self.shard.room_for(self.slot, &sized);
+        let before = self.evictions.0.len();
         // What was reserved before the command was enough for it; a command that is not refused for want
         // of memory (one that deletes, or sets an expiry) may pass the limit for a moment.
-        let _reserved = self.shared.make_room(self.shard, need, &mut self.evictions);
+        let _reserved = self.reserve_for(&sized);
+        if self.evictions.0.len() > before {
+            // What the record was to take over may have gone meanwhile.
+            let _reserved = self.reserve_for(&sized);
+        }
         let version = self.stamp(&key);
         let record = RecordRef { key: &key, version, expires_at, body };
         self.shard.put(self.slot, record);
@@ -301,6 +311,24 @@ impl Keyspace for SlotKeyspace<'_> {
         };
         self.write(name, BodyRef::String(&value), expires_at);
         true
+    }
+
+    fn has_room_to_expire(&mut self, name: &[u8]) -> bool {
+        if self.shared.store.evicts() {
+            return true;
+        }
+        let key = stored_key(self.db, name);
+        let Some(entry) = self.peek(name).filter(|entry| entry.expires_at.is_none()) else {
+            return true;
+        };
+        let value = entry.value.to_vec();
+        let (expires_at, body) = (Some(self.now), BodyRef::String(&value));
+        let version = Version::ZERO;
+        let has_room = self.reserve_for(&RecordRef { key: &key, version, expires_at, body });
+        if !has_room {
+            self.shared.metrics.store.refused.increment(1);
+        }
+        has_room
     }
 
     fn has_room_to_remove(&self, name: &[u8]) -> bool {

@@ -71,6 +71,9 @@ pub enum CommandError {
          switching between policies at runtime LRU and LFU data will take some time to adjust."
     )]
     NoIdleTimes,
+    /// The memory budget is used up and nothing may be evicted. Redis refuses fewer commands for it.
+    #[error("{}", errors::OOM)]
+    OutOfMemory,
     /// The key is not there, and its delete would have to be remembered beside more than there is room
     /// for. Redis has none such: it does not remember deletes.
     #[error(

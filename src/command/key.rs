@@ -131,6 +131,9 @@ pub(super) fn expire(
     let allowed = conditions.allow(present, instant);
     if allowed {
         match u64::try_from(instant).map(WallMillis) {
+            Ok(at) if at > now && !keyspace.has_room_to_expire(key) => {
+                return Err(CommandError::OutOfMemory);
+            }
             Ok(at) if at > now => drop(keyspace.expire(key, Some(at))),
             _ => drop(keyspace.remove(key)),
         }

@@ -25,6 +25,10 @@ pub trait Keyspace {
     /// Stores a value in the place of whatever is there. `expires_at` lies after `now`.
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>);
 
+    /// Whether there is room for an expiry where the live entry has none: always where entries make room
+    /// for others.
+    fn has_room_to_expire(&mut self, name: &[u8]) -> bool;
+
     /// Gives a live entry another expiry and keeps its value; `false` if there is none.
     fn expire(&mut self, name: &[u8], expires_at: Option<WallMillis>) -> bool;
 

@@ -191,6 +191,9 @@ pub(super) fn get_expire(
         }
     }
     let now = keyspace.now();
+    if expiry.is_some() && !keyspace.has_room_to_expire(key) {
+        return Err(CommandError::OutOfMemory);
+    }
     let Some(entry) = keyspace.get(key) else {
         reply.null();
         return Ok(());

@@ -12,6 +12,7 @@ struct Memory {
     now: WallMillis,
     entries: BTreeMap<Vec<u8>, (Vec<u8>, Option<WallMillis>)>,
     full_of_tombstones: bool,
+    full_of_entries: bool,
 }
 
 impl Keyspace for Memory {
@@ -40,6 +41,10 @@ impl Keyspace for Memory {
     fn set(&mut self, name: &[u8], value: &[u8], expires_at: Option<WallMillis>) {
         assert!(expires_at.is_none_or(|at| at > self.now), "stored after its expiry");
         self.entries.insert(name.to_vec(), (value.to_vec(), expires_at));
+    }
+
+    fn has_room_to_expire(&mut self, name: &[u8]) -> bool {
+        !self.full_of_entries || self.peek(name).is_none_or(|entry| entry.expires_at.is_some())
     }
 
     fn expire(&mut self, name: &[u8], expires_at: Option<WallMillis>) -> bool {
@@ -169,6 +174,30 @@ fn a_delete_that_cannot_be_remembered_is_refused_and_changes_nothing() {
          SET a 2 PXAT 999 => +OK
          GET a => $-1
          SET b 1 NX PX 1 => +OK",
+    );
+}
+
+#[test]
+fn an_expiry_that_has_no_room_is_refused_and_changes_nothing() {
+    let mut memory = Memory { full_of_entries: true, ..Memory::at(1_000_000) };
+    memory.script(
+        "SET a 1 => +OK
+         SET b 1 EX 5 => +OK",
+    );
+    let refusal = CommandError::OutOfMemory;
+    for request in ["EXPIRE a 10", "PEXPIREAT a 2000000", "GETEX a EX 5"] {
+        assert_eq!(memory.run(request), format!("-{refusal}"), "{request}");
+    }
+    memory.script(
+        "TTL a => :-1
+         EXPIRE b 10 => :1
+         TTL b => :10
+         EXPIRE none 10 => :0
+         GETEX none EX 5 => $-1
+         GETEX a => $1~1
+         GETEX b EX 20 => $1~1
+         EXPIRE a -1 => :1
+         PERSIST b => :1",
     );
 }
 

@@ -39,6 +39,8 @@ const TERM_LEN: usize = 2;
 const STAMP_LEN: usize = TERM_LEN + 4;
 /// Bytes of an outside value's number.
 const NUMBER_LEN: usize = 4;
+/// No outside value has this number.
+const DISOWNED: u32 = u32::MAX;
 /// Bytes that the processor takes from memory at once.
 const LINE: usize = 64;
 /// From this size on the allocator maps whole pages.
@@ -218,11 +220,18 @@ pub(super) const fn is_dead(bytes: &[u8]) -> bool {
     bytes[0] & DEAD != 0
 }
 
-/// The number of the outside value.
+/// The number of the outside value, if the entry has it still.
 pub(super) fn outside_number(bytes: &[u8]) -> Option<u32> {
     let flags = bytes[0];
     let outside = flags & (OUTSIDE | DEAD) == OUTSIDE;
-    outside.then(|| u32::from_le_bytes(array(bytes, head_len(flags))))
+    let number = outside.then(|| u32::from_le_bytes(array(bytes, head_len(flags))));
+    number.filter(|number| *number != DISOWNED)
+}
+
+/// Takes the outside value from an entry that is to die: another one has it now.
+pub(super) fn disown(bytes: &mut [u8]) {
+    let at = head_len(bytes[0]);
+    bytes[at..at + NUMBER_LEN].copy_from_slice(&DISOWNED.to_le_bytes());
 }
 
 /// The number of the stamp.
@@ -359,6 +368,12 @@ impl<'a> EntryRef<'a> {
     /// Uses since it came or was last spared by the eviction, up to three.
     pub const fn uses(self) -> u8 {
         uses(self.bytes)
+    }
+
+    /// Whether the key and value outside are just those of a record.
+    pub(super) fn has_outside(self, record: &RecordRef<'_>) -> bool {
+        let same = |(key, value)| key == record.key && BodyRef::String(value) == record.body;
+        self.outside.is_some_and(same)
     }
 
     /// Bytes in its page.

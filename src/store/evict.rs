@@ -545,7 +545,9 @@ impl Shard {
                 let shape = self.log.shape(&record);
                 let header = &mut self.slots[self.place.local(slot)].header;
                 header.add(&self.seeds.share(hash, &record), shape.charged());
-                let tombstone = self.append(Target::End(Queue::Tombstones), &record, shape, 0);
+                let target = Target::End(Queue::Tombstones);
+                self.open_for(target, shape.len);
+                let tombstone = self.log.append(target, &record, shape, 0);
                 self.insert(slot, hash, tombstone);
             }
         }

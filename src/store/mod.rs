@@ -209,6 +209,11 @@ impl Store {
         }
     }
 
+    /// Whether entries make room for others.
+    pub const fn evicts(&self) -> bool {
+        matches!(self.policy, Policy::Evict)
+    }
+
     /// By how many bytes more is used than should be.
     pub fn excess(&self) -> u64 {
         self.budget.excess()

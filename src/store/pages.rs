@@ -328,6 +328,34 @@ impl Log {
         uses: u8,
     ) -> Handle {
         let outside = if shape.is_outside() { self.outside.add(record) } else { 0 };
+        self.append_with(target, record, shape, uses, outside)
+    }
+
+    /// Appends a record that takes over what stands outside from the entry before: an expiry of a
+    /// value of megabytes needs no copy of it. There must be room.
+    pub(super) fn append_heir(
+        &mut self,
+        target: Target,
+        record: &RecordRef<'_>,
+        shape: Shape,
+        uses: u8,
+        of: Handle,
+    ) -> Handle {
+        let number = entry::outside_number(self.bytes_mut(of));
+        let number = number.expect("BUG: there is nothing to take over");
+        self.weight[self.queue_of(of).index()] -= shape.outside_bytes();
+        entry::disown(self.bytes_mut(of));
+        self.append_with(target, record, shape, uses, number)
+    }
+
+    fn append_with(
+        &mut self,
+        target: Target,
+        record: &RecordRef<'_>,
+        shape: Shape,
+        uses: u8,
+        outside: u32,
+    ) -> Handle {
         let stamp = self.number(Stamp::of(record.version), shape);
         let handle = self.extend(target, shape.len);
         self.weight[target.queue().index()] += shape.charged();

@@ -212,7 +212,12 @@ impl Shard {
         }
         let uses = old.map_or(0, |handle| self.log.entry(handle).uses() + 1);
         self.ghost.take(hash);
-        let new = self.append(Target::End(queue), record, shape, uses);
+        let target = Target::End(queue);
+        self.open_for(target, shape.len);
+        let new = match old.filter(|handle| self.log.entry(*handle).has_outside(record)) {
+            Some(heir_of) => self.log.append_heir(target, record, shape, uses, heir_of),
+            None => self.log.append(target, record, shape, uses),
+        };
         let SlotData { table, .. } = &mut self.slots[self.place.local(slot)];
         if let Some(old) = old {
             table.replace(hash, old, new);
@@ -262,19 +267,12 @@ impl Shard {
         }
     }
 
-    /// Appends a record; a page that is needed is taken from what was reserved, and from beyond it
-    /// if that was not enough.
-    pub(super) fn append(
-        &mut self,
-        target: Target,
-        record: &RecordRef<'_>,
-        shape: Shape,
-        uses: u8,
-    ) -> Handle {
-        if self.log.room(target) < shape.len {
+    /// Opens a page where the next entry does not fit the last one. It is taken from what was reserved, and
+    /// from beyond it if that was not enough.
+    pub(super) fn open_for(&mut self, target: Target, length: usize) {
+        if self.log.room(target) < length {
             self.log.open(target, self.present(), None);
         }
-        self.log.append(target, record, shape, uses)
     }
 
     /// Bytes that putting this record adds to the budget at most: what [`Shard::make_room`] should
@@ -291,8 +289,10 @@ impl Shard {
         {
             return 0;
         }
+        let stays = old.is_some_and(|handle| self.log.entry(handle).has_outside(record));
+        let outside = if stays { 0 } else { shape.outside_bytes() };
         // What is there now may be evicted before the record comes.
-        table.growth(hash) + shape.outside_bytes() + self.page_for(Target::End(queue), shape.len)
+        table.growth(hash) + outside + self.page_for(Target::End(queue), shape.len)
     }
 
     /// Bytes that writes of so many bytes of records add to the budget at most.

@@ -83,6 +83,10 @@ impl Keyspace for Database<'_> {
         live
     }
 
+    fn has_room_to_expire(&mut self, _: &[u8]) -> bool {
+        true
+    }
+
     fn has_room_to_remove(&self, _: &[u8]) -> bool {
         true
     }

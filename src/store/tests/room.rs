@@ -567,3 +567,38 @@ fn an_overwrite_of_the_same_length_is_charged_nothing() {
     shard.put(of, large);
     assert!((70_000..=room).contains(&(shard.used() - before)), "{room}");
 }
+
+#[test]
+fn an_expiry_of_what_stands_outside_copies_nothing() {
+    let store = store(2, 8 << 20, Policy::Evict);
+    let of = slot(4);
+    for number in 0..50 {
+        assert!(put_with_room(&store, of, &sized(&key_in(of, number), number + 1, 70_000)));
+    }
+    let (before, expires_at) = (store.lock(of).used(), Some(WallMillis(10_000)));
+    for (clock, number) in (100..).zip(0..50) {
+        let same = sized(&key_in(of, number), clock, 70_000);
+        let expiring = Record { expires_at, ..same };
+        let mut shard = store.lock(of);
+        let room = shard.room_for(of, &expiring.as_ref());
+        assert!(room < 70_000, "{room}");
+        shard.put(of, expiring.as_ref());
+        let found = shard.find(of, expiring.key.stored()).map(EntryRef::record);
+        assert_eq!(found, Some(expiring.as_ref()));
+        drop(shard);
+        check(&store, of);
+    }
+    assert!(store.lock(of).used() < before + 70_000);
+    // Another value of the same length is another one.
+    let other =
+        Record { body: Body::String(vec![8; 70_000].into()), ..sized(&key_in(of, 3), 200, 0) };
+    assert!(store.lock(of).room_for(of, &other.as_ref()) >= 70_000);
+    assert!(put_with_room(&store, of, &other));
+    let shard = store.lock(of);
+    assert_eq!(shard.find(of, other.key.stored()).map(EntryRef::record), Some(other.as_ref()));
+    drop(shard);
+    check(&store, of);
+    assert_eq!(store.lock(of).sweep(WallMillis(10_001), 1_000, &mut |_| Remains::Nothing), 49);
+    assert!(store.lock(of).used() < 150_000);
+    check(&store, of);
+}
