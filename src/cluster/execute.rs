@@ -19,7 +19,7 @@ use super::breakage::Rule;
 use super::coordinate::proto_of;
 use super::quorum::{Decision, Tally};
 use super::replicate::{Group, Link, Outgoing, ToDrive};
-use super::room::{Evictions, TRIM_ROUNDS, room_for};
+use super::room::{Evictions, room_for};
 use super::view::View;
 use super::{Shared, marks};
 
@@ -94,7 +94,7 @@ impl Shared {
         if row.needs_memory() && !self.prepare(&mut shard, row, run, &mut evictions) {
             // Other shards can give what this one cannot; their locks are taken without this one.
             drop(shard);
-            self.trim(TRIM_ROUNDS, &mut evictions);
+            self.make_way(&mut evictions);
             self.queue_evictions(&view, &std::mem::take(&mut evictions), to_drive);
             shard = self.store.lock(run.slot);
             if !self.prepare(&mut shard, row, run, &mut evictions) {

@@ -80,7 +80,7 @@ fn put(shared: &Shared, slot: Slot, key: &[u8], version: Version) {
     shared.store.lock(slot).merge(slot, record);
 }
 
-fn table(members: &[(u128, Phase)]) -> Arc<MemberTable> {
+pub(super) fn table(members: &[(u128, Phase)]) -> Arc<MemberTable> {
     table_of(ME, members).into()
 }
 
@@ -88,7 +88,7 @@ fn clock() -> Arc<SimulatedClock> {
     Arc::new(SimulatedClock::new(WallMillis(1_700_000_000_000)))
 }
 
-fn node(table: Arc<MemberTable>) -> Arc<Shared> {
+pub(super) fn node(table: Arc<MemberTable>) -> Arc<Shared> {
     node_by(clock(), table)
 }
 

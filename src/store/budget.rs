@@ -25,7 +25,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::slabs::Pools;
+use super::slabs::SlabPool;
 use crate::limits::{STORE_PAGE_MAX, STORE_PAGE_MIN, STORE_SHARD_PAGES};
 
 /// Quarters of a page that the reserve has for each shard: what is to stay of a page that is emptied
@@ -45,7 +45,7 @@ const KEPT_PART: u64 = 4;
 pub(super) struct Budget {
     limit: u64,
     soft: u64,
-    pools: Arc<Pools>,
+    pool: Arc<SlabPool>,
     /// What each shard may use while nobody waits for room.
     targets: Box<[AtomicU64]>,
     /// Bytes charged and reserved.
@@ -66,7 +66,7 @@ impl Budget {
         Self {
             limit,
             soft,
-            pools: Pools::new(page_size).into(),
+            pool: SlabPool::new(page_size).into(),
             targets: (0..shards).map(|_| AtomicU64::new(soft / shards.max(1) as u64)).collect(),
             used: AtomicU64::new(0),
             wanted: AtomicU64::new(0),
@@ -75,13 +75,13 @@ impl Budget {
     }
 
     /// Where every shard takes memory from.
-    pub(super) fn pools(&self) -> Arc<Pools> {
-        Arc::clone(&self.pools)
+    pub(super) fn pool(&self) -> Arc<SlabPool> {
+        Arc::clone(&self.pool)
     }
 
     /// Bytes of the pages of every shard.
     pub(super) fn page_size(&self) -> usize {
-        self.pools.page_size
+        self.pool.page_size()
     }
 
     pub(super) const fn limit(&self) -> u64 {

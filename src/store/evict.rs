@@ -462,10 +462,10 @@ impl Shard {
                 if remembered {
                     self.remember(hash);
                 }
-                if whose == Whose::Acted {
-                    let clock = self.log.entry(handle).version().clock;
-                    self.header_mut(slot).forget(clock);
-                }
+                // Also of a replica: this node may act for its slot tomorrow, and a holder come back then with
+                // what it had before.
+                let clock = self.log.entry(handle).version().clock;
+                self.header_mut(slot).forget(clock);
                 self.part_with(slot, hash, handle, evicted);
             }
         }

@@ -75,7 +75,7 @@ impl Shard {
 
     /// No entry of this shard is in a table: no page is worth a look.
     fn discard_pages(&mut self) {
-        let fresh = Log::new(self.budget.pools());
+        let fresh = Log::new(self.budget.pool());
         let (pages, values) = mem::replace(&mut self.log, fresh).into_parts();
         self.eviction.start_over();
         self.sweep.start_over();
@@ -106,17 +106,17 @@ impl Shard {
             drop(part);
         } else if !garbage.pages.is_empty() {
             let rest = garbage.pages.len().saturating_sub(FREE_STEP);
-            let pools = self.budget.pools();
+            let pool = self.budget.pool();
             for page in garbage.pages.split_off(rest) {
                 garbage.allocated -= page.len();
-                pools.pages.give_back(page);
+                pool.give_back(page);
             }
         } else if !garbage.values.is_empty() {
             let rest = garbage.values.len().saturating_sub(FREE_STEP);
-            let pools = self.budget.pools();
+            let pool = self.budget.pool();
             for value in garbage.values.split_off(rest) {
                 garbage.allocated -= outside::charged_extent(value.len());
-                pools.values.give_back(value);
+                pool.give_back(value);
             }
         } else {
             return false;

@@ -237,19 +237,13 @@ impl Store {
     /// Gives memory that no shard has a use for back to the system, some megabytes of it at each call. To be
     /// called some times a second, and without a lock: it may take milliseconds.
     pub fn release_memory(&self) {
-        let pools = self.budget.pools();
-        if let Some(slab) = pools.pages.leaving() {
+        let pool = self.budget.pool();
+        if let Some(slab) = pool.leaving() {
             for index in 0..self.shards() {
-                self.lock_shard(index).log.leave_pages(slab, LEAVE_STEP);
+                self.lock_shard(index).log.leave_slab(slab, LEAVE_STEP);
             }
         }
-        if let Some(slab) = pools.values.leaving() {
-            for index in 0..self.shards() {
-                self.lock_shard(index).log.leave_values(slab, LEAVE_STEP);
-            }
-        }
-        pools.pages.release();
-        pools.values.release();
+        pool.release();
     }
 
     /// Bytes of tombstones, their places in tables not included.

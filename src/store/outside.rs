@@ -7,7 +7,7 @@
 
 use std::sync::Arc;
 
-use super::slabs::{Extent, Pools, extent_len};
+use super::slabs::{Extent, SlabPool, extent_len};
 use crate::types::{BodyRef, RecordRef};
 
 /// Bytes of a length before key and value.
@@ -28,7 +28,7 @@ pub(super) const fn charged_extent(length: usize) -> usize {
 /// The outside values of a shard.
 #[derive(Debug)]
 pub(super) struct Outside {
-    pools: Arc<Pools>,
+    pool: Arc<SlabPool>,
     values: Vec<Extent>,
     /// Numbers whose value is gone.
     vacant: Vec<u32>,
@@ -36,8 +36,8 @@ pub(super) struct Outside {
 }
 
 impl Outside {
-    pub(super) const fn new(pools: Arc<Pools>) -> Self {
-        Self { pools, values: Vec::new(), vacant: Vec::new(), bytes: 0 }
+    pub(super) const fn new(pool: Arc<SlabPool>) -> Self {
+        Self { pool, values: Vec::new(), vacant: Vec::new(), bytes: 0 }
     }
 
     /// Bytes charged for all of them.
@@ -51,7 +51,7 @@ impl Outside {
             BodyRef::Tombstone => &[],
         };
         let key = record.key;
-        let mut extent = self.pools.values.take(HEAD_LEN + key.len() + value.len());
+        let mut extent = self.pool.take(HEAD_LEN + key.len() + value.len());
         let (head, rest) = extent.split_at_mut(HEAD_LEN);
         for (place, length) in head.chunks_exact_mut(LENGTH_LEN).zip([key.len(), value.len()]) {
             place.copy_from_slice(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes());
@@ -83,21 +83,12 @@ impl Outside {
         let extent = std::mem::take(&mut self.values[number as usize]);
         self.bytes -= charged_extent(extent.len());
         self.vacant.push(number);
-        self.pools.values.give_back(extent);
+        self.pool.give_back(extent);
     }
 
-    /// Moves about `limit` bytes out of a slab that is to be left.
-    pub(super) fn leave(&mut self, slab: u32, limit: usize) {
-        let mut moved = 0;
-        for extent in self.values.iter_mut().filter(|extent| extent.is_of(slab)) {
-            if moved >= limit {
-                return;
-            }
-            moved += extent.len();
-            let mut place = self.pools.values.take(extent.len());
-            place.copy_from_slice(extent);
-            self.pools.values.give_back(std::mem::replace(extent, place));
-        }
+    /// The extents of all values, to be moved.
+    pub(super) fn extents_mut(&mut self) -> impl Iterator<Item = &mut Extent> {
+        self.values.iter_mut()
     }
 
     /// The number of values.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use super::entry::{self, EntryRef, Numbers, Shape};
 use super::outside::Outside;
-use super::slabs::{Extent, Pools};
+use super::slabs::{Extent, SlabPool};
 use super::stamps::{Stamp, Stamps};
 use super::table::NEVER;
 use crate::types::{RecordRef, WallMillis};
@@ -112,7 +112,7 @@ struct Page {
 /// The pages of a shard.
 #[derive(Debug)]
 pub(super) struct Log {
-    pools: Arc<Pools>,
+    pool: Arc<SlabPool>,
     pages: Vec<Page>,
     /// Numbers that have no page.
     vacant: Vec<u16>,
@@ -130,10 +130,10 @@ pub(super) struct Log {
 }
 
 impl Log {
-    pub(super) fn new(pools: Arc<Pools>) -> Self {
-        let outside = Outside::new(Arc::clone(&pools));
+    pub(super) fn new(pool: Arc<SlabPool>) -> Self {
+        let outside = Outside::new(Arc::clone(&pool));
         Self {
-            pools,
+            pool,
             pages: Vec::new(),
             vacant: Vec::new(),
             queues: [const { VecDeque::new() }; 4],
@@ -150,7 +150,7 @@ impl Log {
 
     /// Bytes charged for a page.
     pub(super) fn page_cost(&self) -> usize {
-        self.pools.page_size + size_of::<Page>()
+        self.pool.page_size() + size_of::<Page>()
     }
 
     /// Bytes charged: pages, and what stands outside.
@@ -165,7 +165,7 @@ impl Log {
 
     /// Bytes of pages that hold entries.
     pub(super) fn size(&self) -> usize {
-        self.in_use * self.pools.page_size
+        self.in_use * self.pool.page_size()
     }
 
     /// Bytes of live entries in a queue, those outside included.
@@ -180,7 +180,7 @@ impl Log {
 
     /// Whether entries of so many bytes stand in pages.
     pub(super) fn is_inside(&self, bytes: usize) -> bool {
-        bytes <= self.pools.page_size / INSIDE_PART
+        bytes <= self.pool.page_size() / INSIDE_PART
     }
 
     /// Whether the shard may have no more pages: an entry is named by four bytes.
@@ -191,7 +191,7 @@ impl Log {
     /// The shape of a record in pages of this size.
     pub(super) fn shape(&self, record: &RecordRef<'_>) -> Shape {
         let numbered = self.stamps.fits(Stamp::of(record.version));
-        Shape::of(record, self.pools.page_size / INSIDE_PART, numbered)
+        Shape::of(record, self.pool.page_size() / INSIDE_PART, numbered)
     }
 
     /// The entry of a handle.
@@ -262,7 +262,7 @@ impl Log {
     /// Bytes that can be appended before a page must be opened.
     pub(super) fn room(&self, target: Target) -> usize {
         self.open_page(target)
-            .map_or(0, |page| self.pools.page_size - self.pages[usize::from(page)].used)
+            .map_or(0, |page| self.pool.page_size() - self.pages[usize::from(page)].used)
     }
 
     /// Opens a page, in the place of the one that was. `before` is the page whose place in the order
@@ -272,7 +272,7 @@ impl Log {
             self.free_if_empty(closed);
         }
         let queue = target.queue();
-        let bytes = self.pools.pages.take(self.pools.page_size);
+        let bytes = self.pool.take_page();
         let page = Page {
             bytes,
             queue,
@@ -315,7 +315,7 @@ impl Log {
         }?;
         let page = &mut self.pages[usize::from(number)];
         page.is_open = false;
-        self.dead += self.pools.page_size - page.live;
+        self.dead += self.pool.page_size() - page.live;
         Some(number)
     }
 
@@ -465,25 +465,26 @@ impl Log {
         page.used = 0;
         page.scan_from = NEVER;
         page.oldest = NEVER;
-        self.dead -= self.pools.page_size;
+        self.dead -= self.pool.page_size();
         self.in_use -= 1;
         self.vacant.push(number);
-        self.pools.pages.give_back(bytes);
+        self.pool.give_back(bytes);
     }
 
-    /// Moves pages of about so many bytes out of a slab that is to be left.
-    pub(super) fn leave_pages(&mut self, slab: u32, limit: usize) {
-        let leaving = self.pages.iter_mut().filter(|page| page.bytes.is_of(slab));
-        for page in leaving.take(limit.div_ceil(self.pools.page_size)) {
-            let mut place = self.pools.pages.take(self.pools.page_size);
-            place.copy_from_slice(&page.bytes);
-            self.pools.pages.give_back(std::mem::replace(&mut page.bytes, place));
+    /// Moves pages and what stands outside, about so many bytes, out of a slab that is to be left.
+    pub(super) fn leave_slab(&mut self, slab: u32, limit: usize) {
+        let pages = self.pages.iter_mut().map(|page| &mut page.bytes);
+        let leaving = pages.chain(self.outside.extents_mut()).filter(|extent| extent.is_of(slab));
+        let mut moved = 0;
+        for extent in leaving {
+            if moved >= limit {
+                return;
+            }
+            moved += extent.len();
+            let mut place = self.pool.take(extent.len());
+            place.copy_from_slice(extent);
+            self.pool.give_back(std::mem::replace(extent, place));
         }
-    }
-
-    /// Moves what stands outside, about so many bytes of it, out of a slab that is to be left.
-    pub(super) fn leave_values(&mut self, slab: u32, limit: usize) {
-        self.outside.leave(slab, limit);
     }
 
     /// The oldest page of a queue, and when it was opened.
@@ -592,7 +593,7 @@ impl Log {
             assert_eq!(at, page.used);
             assert_eq!(bytes, page.live);
             assert!(page.is_open || page.live > 0 || taken_out == Some(*number));
-            dead += if page.is_open { 0 } else { self.pools.page_size - bytes };
+            dead += if page.is_open { 0 } else { self.pool.page_size() - bytes };
         }
         assert_eq!((weight, dead, outside), (self.weight, self.dead, self.outside.count()));
         for (number, count) in self.stamps.counts() {

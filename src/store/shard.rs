@@ -87,7 +87,7 @@ impl Shard {
             seeds,
             policy,
             slots: (0..place.slots()).map(|_| SlotData::default()).collect(),
-            log: Log::new(budget.pools()),
+            log: Log::new(budget.pool()),
             ghost: Ghost::default(),
             clock: Hlc::default(),
             reads: Reads::default(),

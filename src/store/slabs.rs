@@ -228,28 +228,28 @@ fn narrow(number: usize) -> u32 {
     u32::try_from(number).unwrap_or(u32::MAX)
 }
 
-/// Where the shards of a store take memory from.
+/// Where all shards of a store take memory from.
 #[derive(Debug)]
-pub(super) struct Pools {
-    /// Bytes of a page.
-    pub(super) page_size: usize,
-    /// Pages stand apart, so that there are no blocks between them that are too short for one.
-    pub(super) pages: SlabPool,
-    /// What is too large for a page.
-    pub(super) values: SlabPool,
+pub(super) struct SlabPool {
+    page_size: usize,
+    slabs: Mutex<Slabs>,
 }
-
-impl Pools {
-    pub(super) fn new(page_size: usize) -> Self {
-        Self { page_size, pages: SlabPool::default(), values: SlabPool::default() }
-    }
-}
-
-/// Slabs of one kind of extents.
-#[derive(Debug, Default)]
-pub(super) struct SlabPool(Mutex<Slabs>);
 
 impl SlabPool {
+    pub(super) fn new(page_size: usize) -> Self {
+        Self { page_size, slabs: Mutex::default() }
+    }
+
+    /// Bytes of a page.
+    pub(super) const fn page_size(&self) -> usize {
+        self.page_size
+    }
+
+    /// A page; what it holds is of no meaning.
+    pub(super) fn take_page(&self) -> Extent {
+        self.take(self.page_size)
+    }
+
     /// An extent of [`extent_len`] bytes; what it holds is of no meaning.
     pub(super) fn take(&self, bytes: usize) -> Extent {
         let length = extent_len(bytes);
@@ -289,7 +289,7 @@ impl SlabPool {
     }
 
     fn lock(&self) -> MutexGuard<'_, Slabs> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.slabs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -360,7 +360,7 @@ mod tests {
         fn extents_keep_what_was_written_to_them(
             steps in proptest::collection::vec(a_step(), 1..300),
         ) {
-            let pool = SlabPool::default();
+            let pool = SlabPool::new(PAGE);
             let mut extents: Vec<Extent> = Vec::new();
             for (number, step) in (1u64..).zip(steps) {
                 match step {
@@ -396,7 +396,7 @@ mod tests {
 
     #[test]
     fn a_slab_with_few_pages_is_left() {
-        let pool = SlabPool::default();
+        let pool = SlabPool::new(PAGE);
         let in_slab = STORE_SLAB / PAGE;
         let mut pages: Vec<_> = (0..3 * in_slab).map(|_| pool.take(PAGE)).collect();
         assert_eq!((pool.slabs(), pool.leaving()), (3, None));
@@ -414,7 +414,7 @@ mod tests {
     /// Every second extent goes, and nothing that is longer fits where it was.
     #[test]
     fn scattered_slabs_become_dense_ones() {
-        let pool = SlabPool::default();
+        let pool = SlabPool::new(PAGE);
         let mut extents: Vec<_> = (0..10_000).map(|_| pool.take(20_000)).collect();
         let before = pool.slabs();
         let mut kept = Vec::new();
@@ -430,7 +430,7 @@ mod tests {
 
     #[test]
     fn what_is_larger_than_an_eighth_of_a_slab_stands_alone() {
-        let pool = SlabPool::default();
+        let pool = SlabPool::new(PAGE);
         for bytes in [STORE_SLAB / ALONE_PART + 1, STORE_SLAB, 2 * STORE_SLAB + 1] {
             let extent = pool.take(bytes);
             assert!(extent.len() >= bytes && extent.len() < bytes + SYSTEM_PAGE);

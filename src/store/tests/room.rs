@@ -399,7 +399,7 @@ fn memory_goes_back_to_the_system_when_most_is_gone() {
         let (of, key) = key(number);
         store.lock(of).put(of, sized(&key, number + 1, 7_000).as_ref());
     }
-    assert_eq!(store.budget.pools().pages.slabs(), 4);
+    assert_eq!(store.budget.pool().slabs(), 4);
     for number in (0..16_000).filter(|number| number % 16 > 1) {
         let (of, key) = key(number);
         assert!(store.lock(of).remove(of, key.stored(), Version::MAX));
@@ -410,7 +410,7 @@ fn memory_goes_back_to_the_system_when_most_is_gone() {
     for _ in 0..100 {
         store.release_memory();
     }
-    assert!(store.budget.pools().pages.slabs() <= 2, "{}", store.budget.pools().pages.slabs());
+    assert!(store.budget.pool().slabs() <= 2, "{}", store.budget.pool().slabs());
     for number in (0..16_000).filter(|number| number % 16 <= 1) {
         let (of, key) = key(number);
         let expected = sized(&key, number + 1, 7_000);
