@@ -387,7 +387,9 @@ mod tests {
             prop_assert_eq!(numbers.len(), extents.len());
             prop_assert!(extents.iter().all(|extent| extent[..8] == extent[extent.len() - 8..]));
             let taken = pool.check();
-            extents.into_iter().for_each(|extent| pool.give_back(extent));
+            for extent in extents {
+                pool.give_back(extent);
+            }
             prop_assert!(taken == 0 || pool.slabs() > 0);
             pool.release();
             prop_assert_eq!((pool.check(), pool.slabs()), (0, 0));
@@ -406,7 +408,9 @@ mod tests {
         assert_eq!(pool.leave(&mut pages), 1);
         assert_eq!(pool.slabs(), 2);
         assert!(pages.iter().all(|page| !page.is_of(2)));
-        pages.into_iter().for_each(|page| pool.give_back(page));
+        for page in pages {
+            pool.give_back(page);
+        }
         pool.release();
         assert_eq!(pool.slabs(), 0);
     }
