@@ -57,7 +57,8 @@ impl Shared {
         let before = evictions.0.len();
         shard.go_ahead(&mut |gone| evictions.note(gone));
         self.count_evictions(evictions.0.len() - before);
-        let need = shard.room_for_bytes(room_for(run) + self.growth(shard, row, run));
+        let bytes = room_for(run) + self.growth(shard, row, run);
+        let need = shard.room_for_bytes(bytes) + self.table_growth(shard, run);
         self.make_room(shard, need, evictions)
     }
 
@@ -69,6 +70,12 @@ impl Shared {
             found.map_or(0, EntryRef::charged)
         };
         command::growth(row, &run.args.0, self.options.max_value(), length)
+    }
+
+    /// By how much the table may grow for the operation's first key, where nothing makes room for it later.
+    fn table_growth(&self, shard: &Shard, run: &Run<'_>) -> usize {
+        let key = run.args.0.get(1).filter(|_| !self.store.evicts());
+        key.map_or(0, |name| shard.table_growth(run.slot, &stored_key(run.db, name)))
     }
 
     /// Reserves `need` bytes in a shard; `false` if it cannot give them now.

@@ -37,6 +37,8 @@ const STAMP_NUMBER_LEN: usize = 2;
 const TERM_LEN: usize = 2;
 /// Bytes of a whole stamp.
 const STAMP_LEN: usize = TERM_LEN + 4;
+/// Bytes of the shortest dead stretch: it says how long it is.
+const DEAD_LEN_MIN: usize = CLOCK_AT;
 /// Bytes of an outside value's number.
 const NUMBER_LEN: usize = 4;
 /// No outside value has this number.
@@ -211,7 +213,13 @@ pub(super) fn len(bytes: &[u8]) -> usize {
 
 /// Marks an entry as dead.
 pub(super) fn kill(bytes: &mut [u8]) {
-    let length = u16::try_from(len(bytes)).unwrap_or(u16::MAX);
+    let length = len(bytes);
+    bury(bytes, length);
+}
+
+/// Makes a dead stretch of so many bytes, [`DEAD_LEN_MIN`] at least.
+pub(super) fn bury(bytes: &mut [u8], length: usize) {
+    let length = u16::try_from(length).unwrap_or(u16::MAX);
     bytes[0] = DEAD;
     bytes[VALUE_LENGTH_AT..CLOCK_AT].copy_from_slice(&length.to_le_bytes());
 }
@@ -293,6 +301,14 @@ impl<'a> EntryRef<'a> {
             && !shape.is_outside()
             && self.key().len() == shape.key
             && len(self.bytes) == shape.len
+    }
+
+    /// Whether a record of this shape can take its place and leave a dead stretch behind.
+    pub(super) fn can_shrink_to(self, shape: Shape) -> bool {
+        !self.has(OUTSIDE)
+            && !shape.is_outside()
+            && self.is_tombstone() == shape.is_tombstone()
+            && len(self.bytes) >= shape.len + DEAD_LEN_MIN
     }
 
     fn parts(self) -> (&'a [u8], &'a [u8]) {

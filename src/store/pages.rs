@@ -220,7 +220,7 @@ impl Log {
         entry::touch(self.bytes_mut(handle));
     }
 
-    /// Writes another record of the same shape over an entry, and counts a use.
+    /// Writes another record that is no longer over an entry, and counts a use.
     pub(super) fn overwrite(&mut self, handle: Handle, record: &RecordRef<'_>, shape: Shape) {
         self.note(handle.page(), record.expires_at, record.version.clock);
         let old = entry::stamp_number(self.bytes_mut(handle));
@@ -233,6 +233,15 @@ impl Log {
         if let Some(old) = old.filter(|_| kept.is_none()) {
             self.stamps.give_back(old);
         }
+    }
+
+    /// Writes a shorter record over an entry, and counts a use. What it takes less is dead.
+    pub(super) fn shrink(&mut self, handle: Handle, record: &RecordRef<'_>, shape: Shape) {
+        let left = entry::len(self.bytes_mut(handle)) - shape.len;
+        self.overwrite(handle, record, shape);
+        entry::bury(&mut self.bytes_mut(handle)[shape.len..], left);
+        self.weight[self.queue_of(handle).index()] -= left;
+        self.lose(handle.page(), left);
     }
 
     /// The number of a stamp for one more entry of this shape; 0 if it needs none.

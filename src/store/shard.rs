@@ -205,9 +205,13 @@ impl Shard {
         if let Some(handle) = old {
             let entry = self.log.entry(handle);
             header.subtract(&self.seeds.share(hash, &entry.record()), entry.charged());
-            if entry.has_shape(shape) && self.log.queue_of(handle) == queue {
-                self.log.overwrite(handle, record, shape);
-                return;
+            if self.log.queue_of(handle) == queue {
+                if entry.has_shape(shape) {
+                    return self.log.overwrite(handle, record, shape);
+                }
+                if entry.can_shrink_to(shape) {
+                    return self.log.shrink(handle, record, shape);
+                }
             }
         }
         let uses = old.map_or(0, |handle| self.log.entry(handle).uses() + 1);
@@ -283,11 +287,11 @@ impl Shard {
         let old = table.find(&self.log, hash, record.key);
         let shape = self.log.shape(record);
         let queue = self.queue_for(slot, hash, old, shape);
-        if let Some(handle) = old
-            && self.log.entry(handle).has_shape(shape)
-            && self.log.queue_of(handle) == queue
-        {
-            return 0;
+        if let Some(handle) = old.filter(|handle| self.log.queue_of(*handle) == queue) {
+            let entry = self.log.entry(handle);
+            if entry.has_shape(shape) || entry.can_shrink_to(shape) {
+                return 0;
+            }
         }
         let stays = old.is_some_and(|handle| self.log.entry(handle).has_outside(record));
         let outside = if stays { 0 } else { shape.outside_bytes() };
@@ -304,6 +308,11 @@ impl Shard {
         } else {
             bytes + self.log.page_cost()
         }
+    }
+
+    /// Bytes that the table of a slot grows by at most if a key is new.
+    pub fn table_growth(&self, slot: Slot, stored_key: &[u8]) -> usize {
+        self.data(slot).table.growth(self.key_hash(stored_key))
     }
 
     fn page_for(&self, target: Target, bytes: usize) -> usize {

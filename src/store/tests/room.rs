@@ -568,6 +568,42 @@ fn an_overwrite_of_the_same_length_is_charged_nothing() {
     assert!((70_000..=room).contains(&(shard.used() - before)), "{room}");
 }
 
+/// PERSIST of every key took a full store that evicts nothing past its limit.
+#[test]
+fn a_shorter_record_takes_the_place_of_the_one_before() {
+    let store = store(1, 256 << 10, Policy::Refuse);
+    let of = slot(8);
+    let expiring = |number: u64| Record {
+        expires_at: Some(WallMillis(1_000_000)),
+        ..sized(&key_in(of, number), number + 1, 20)
+    };
+    let full = (0..20_000).find(|number| !put_with_room(&store, of, &expiring(*number)));
+    let (full, before) = (full.expect("it is full"), store.lock(of).used());
+    for length in [20, 16, 12, 4, 0] {
+        for number in 0..full {
+            let record = sized(&key_in(of, number), number + 100_000, length);
+            assert_eq!(store.lock(of).room_for(of, &record.as_ref()), 0);
+            store.lock(of).put(of, record.as_ref());
+        }
+        check(&store, of);
+        assert_eq!(store.lock(of).used(), before);
+    }
+    let mut shard = store.lock(of);
+    assert_eq!(shard.header(of).expiring_in(Db::default()), 0);
+    for number in 0..full {
+        let found = shard.find(of, key_in(of, number).stored()).map(EntryRef::record);
+        assert_eq!(found, Some(sized(&key_in(of, number), number + 100_000, 0).as_ref()));
+    }
+    // One byte less leaves no room for a dead stretch: the record goes elsewhere.
+    shard.put(of, sized(&key_in(of, 0), 200_000, 10).as_ref());
+    let shorter = sized(&key_in(of, 0), 200_001, 9);
+    let shape = shard.log.shape(&shorter.as_ref());
+    assert!(!shard.find(of, key_in(of, 0).stored()).unwrap().can_shrink_to(shape));
+    shard.put(of, shorter.as_ref());
+    drop(shard);
+    check(&store, of);
+}
+
 #[test]
 fn an_expiry_of_what_stands_outside_copies_nothing() {
     let store = store(2, 8 << 20, Policy::Evict);
