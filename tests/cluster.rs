@@ -61,6 +61,23 @@ fn values_of_any_size_and_byte_cross_nodes() {
     }
 }
 
+/// The command is short, but what it changes goes to the other holder whole: it was waited for no longer than
+/// for a small one.
+#[test]
+fn a_large_value_is_changed_through_either_node() {
+    let cluster = Cluster::started(2, &[]);
+    let (mut clients, value) = ([cluster.client(0), cluster.client(1)], vec![7; 40_000_000]);
+    for name in ["a", "b", "c"] {
+        assert_eq!(clients[0].run(&[b"SET", name.as_bytes(), &value]), ok());
+        for client in &mut clients {
+            assert_eq!(client.run(&["EXPIRE", name, "1000"]), Reply::Int(1));
+            assert_eq!(client.run(&["PERSIST", name]), Reply::Int(1));
+        }
+        assert_eq!(clients[1].run(&["APPEND", name, "end"]), Reply::Int(40_000_003));
+        assert_eq!(clients[0].run(&["GETRANGE", name, "-4", "-1"]), bulk("\u{7}end"));
+    }
+}
+
 /// Its room is that of thousands of small ones of all shards.
 #[test]
 fn a_large_value_finds_room_among_many_small_ones() {

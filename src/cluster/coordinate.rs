@@ -78,6 +78,8 @@ struct Pursuit {
     slot: Slot,
     proto: Proto,
     request: Bytes,
+    /// How long what is sent for it takes to arrive.
+    transfer: Duration,
     deadline: Instant,
     pause: Duration,
 }
@@ -159,10 +161,12 @@ impl Cache {
         }
         let (slot, proto) = (run.slot, proto_of(&run));
         let repeatable = is_repeatable(row, &run.args.0) || Rule::RepeatOnlyHarmless.is_broken();
+        let stored = self.shared.stored_len(row, &run);
         let request = Request::Run(run).encode();
-        let deadline = self.shared.clock.now() + self.shared.patience(request.len());
+        let transfer = transfer_time(request.len() + stored);
+        let deadline = self.shared.clock.now() + self.shared.options.op_timeout + transfer;
         if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
-            first = Some((node, self.call(node, &request, stand_in && row.is_write())));
+            first = Some((node, self.call(node, &request, stand_in && row.is_write(), transfer)));
         }
         let pursuit = Pursuit {
             cache: self.clone(),
@@ -172,6 +176,7 @@ impl Cache {
             slot,
             proto,
             request,
+            transfer,
             deadline,
             pause: PAUSES.0,
         };
@@ -192,9 +197,9 @@ impl Cache {
         executed
     }
 
-    fn call(&self, node: NodeId, request: &Bytes, stand_in: bool) -> Call {
+    fn call(&self, node: NodeId, request: &Bytes, stand_in: bool, transfer: Duration) -> Call {
         let patience = if stand_in { DEPUTY_PATIENCE } else { self.shared.options.call_timeout };
-        self.peers.call(node, request.clone(), patience + transfer_time(request.len()))
+        self.peers.call(node, request.clone(), patience + transfer)
     }
 
     /// Where to try, and whether that node is to stand in for the acting one: the node last heard to
@@ -371,7 +376,7 @@ impl Pursuit {
             run.stand_in = stand_in;
             request = Request::Run(run).encode();
         }
-        let answer = self.cache.call(node, &request, is_deputy).await;
+        let answer = self.cache.call(node, &request, is_deputy, self.transfer).await;
         self.read_answer(node, answer)
     }
 

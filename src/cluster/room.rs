@@ -72,6 +72,15 @@ impl Shared {
         command::growth(row, &run.args.0, self.options.max_value(), length)
     }
 
+    /// The bytes that a write sends on beside its arguments, as far as this node has a copy of the value.
+    pub(super) fn stored_len(&self, row: &Row, run: &Run<'_>) -> usize {
+        let name = run.args.0.get(1).filter(|_| command::sends_stored(row));
+        name.map_or(0, |name| {
+            let shard = self.store.lock(run.slot);
+            shard.find(run.slot, &stored_key(run.db, name)).map_or(0, EntryRef::charged)
+        })
+    }
+
     /// By how much the table may grow for the operation's first key, where nothing makes room for it later.
     fn table_growth(&self, shard: &Shard, run: &Run<'_>) -> usize {
         let key = run.args.0.get(1).filter(|_| !self.store.evicts());

@@ -56,6 +56,21 @@ pub fn growth(row: &Row, args: &[&[u8]], max: usize, length: impl FnOnce() -> us
     }
 }
 
+/// Whether a write sends on the value that there is, however short its arguments are.
+pub const fn sends_stored(row: &Row) -> bool {
+    matches!(
+        row.id,
+        Id::Append
+            | Id::SetRange
+            | Id::GetEx
+            | Id::Expire
+            | Id::PExpire
+            | Id::ExpireAt
+            | Id::PExpireAt
+            | Id::Persist
+    )
+}
+
 /// Every arm either replies, or fails before it has replied or changed anything.
 fn run(
     row: &Row,
