@@ -210,7 +210,8 @@ impl Shard {
                     return self.log.overwrite(handle, record, shape);
                 }
                 if entry.can_shrink_to(shape) {
-                    return self.log.shrink(handle, record, shape);
+                    self.log.shrink(handle, record, shape);
+                    return self.settle();
                 }
             }
         }

@@ -455,6 +455,22 @@ fn a_table_does_not_grow_because_entries_come_and_go() {
     }
 }
 
+/// Its stamp stood in the entry while more origins were about than have a number.
+#[test]
+fn a_tombstone_that_becomes_shorter_is_counted_so() {
+    let (store, of) = (store(1, 4 << 20, Policy::Evict), slot(9));
+    for number in 0..100 {
+        let origin = u32::try_from(number).unwrap();
+        let stamped = Version { origin, ..version(number + 1) };
+        store.lock(of).put(of, tombstone(&key_in(of, number), stamped).as_ref());
+    }
+    let before = store.tombstone_bytes();
+    let same = tombstone(&key_in(of, 99), Version { origin: 0, ..version(1_000) });
+    store.lock(of).put(of, same.as_ref());
+    assert_eq!(store.tombstone_bytes(), before - 4);
+    check(&store, of);
+}
+
 /// What goes without a trace is noted in its slot: an old copy of it must not come back.
 #[test]
 fn a_slot_says_up_to_which_clock_something_was_evicted_or_forgotten() {
