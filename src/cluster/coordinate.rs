@@ -163,8 +163,9 @@ impl Cache {
         let repeatable = is_repeatable(row, &run.args.0) || Rule::RepeatOnlyHarmless.is_broken();
         let stored = self.shared.stored_len(row, &run);
         let request = Request::Run(run).encode();
-        let transfer = transfer_time(request.len() + stored);
-        let deadline = self.shared.clock.now() + self.shared.options.op_timeout + transfer;
+        let bytes = request.len() + stored;
+        let (transfer, patience) = (transfer_time(bytes), self.shared.patience(bytes));
+        let deadline = self.shared.clock.now() + patience;
         if let Some(node) = target.filter(|node| *node != self.shared.options.me) {
             first = Some((node, self.call(node, &request, stand_in && row.is_write(), transfer)));
         }

@@ -317,14 +317,11 @@ impl Keyspace for SlotKeyspace<'_> {
         if self.shared.store.evicts() {
             return true;
         }
-        let key = stored_key(self.db, name);
-        let Some(entry) = self.peek(name).filter(|entry| entry.expires_at.is_none()) else {
-            return true;
-        };
-        let value = entry.value.to_vec();
-        let (expires_at, body) = (Some(self.now), BodyRef::String(&value));
-        let version = Version::ZERO;
-        let has_room = self.reserve_for(&RecordRef { key: &key, version, expires_at, body });
+        let found = self.shard.find(self.slot, &stored_key(self.db, name));
+        let grows = found.filter(|entry| entry.is_live(self.now) && entry.expires_at().is_none());
+        let expiring = grows.map(|it| RecordRef { expires_at: Some(self.now), ..it.record() });
+        let need = expiring.map_or(0, |record| self.shard.room_for(self.slot, &record));
+        let has_room = self.shared.make_room(self.shard, need, &mut self.evictions);
         if !has_room {
             self.shared.metrics.store.refused.increment(1);
         }
